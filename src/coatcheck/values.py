@@ -1,0 +1,343 @@
+"""A session's values as a lazy mapping, and what changed in it. Pure; leaves storing the difference to `session`.
+
+Each key's bytes are kept apart and decoded on first use; only keys that were touched are encoded and compared when
+the difference is asked for, so that a list appended to in place is noticed and an equal value is not written.
+"""
+
+import datetime as dt
+import math
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from types import MappingProxyType
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import msgspec
+
+__all__ = ["Key", "SessionValues", "decode_value", "encode_value"]
+
+T = TypeVar("T")
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder()
+
+_EMPTY: Mapping[str, bytes] = MappingProxyType({})
+_PLAIN = frozenset({str, bool, type(None), bytes})
+_MAX_DEPTH = 64
+_MENDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (tuple, "store list(value)"),
+    ((set, frozenset), "store sorted(value) or list(value)"),
+    (dt.datetime, "give it a time zone, as datetime.now(timezone.utc)"),
+    (dt.date, "store value.isoformat()"),
+)
+
+
+def _refuse(key: str, value: object, path: str) -> TypeError:
+    mend = next((mend for kind, mend in _MENDS if isinstance(value, kind)), None)
+    if mend is None:
+        mend = "store str(value), or give the key a type with coatcheck.Key"
+    where = f"session[{key!r}]{path}"
+    return TypeError(
+        f"{where} is a {type(value).__qualname__}, which would not come back the same: {mend}. Sessions hold None, bool, "
+        "int, float, str, bytes, datetime with a time zone, and lists and dicts (with str keys) of these."
+    )
+
+
+def _check(key: str, value: object, path: str = "", depth: int = 0) -> None:
+    kind = type(value)
+    if kind in _PLAIN:
+        return
+    if kind is int:
+        if not -(2**63) <= cast("int", value) < 2**64:
+            raise TypeError(f"session[{key!r}]{path} is an int of over 64 bits: store str(value)")
+    elif kind is float:
+        if math.isnan(cast("float", value)):
+            raise TypeError(f"session[{key!r}]{path} is not a number and so is not equal to itself: store None")
+    elif kind is list:
+        if depth >= _MAX_DEPTH:
+            raise TypeError(f"session[{key!r}] is nested deeper than {_MAX_DEPTH} levels, or contains itself")
+        for index, item in enumerate(cast("list[object]", value)):
+            if type(item) not in _PLAIN:
+                _check(key, item, f"{path}[{index}]", depth + 1)
+    elif kind is dict:
+        if depth >= _MAX_DEPTH:
+            raise TypeError(f"session[{key!r}] is nested deeper than {_MAX_DEPTH} levels, or contains itself")
+        for name, item in cast("dict[object, object]", value).items():
+            if type(name) is not str:
+                raise TypeError(
+                    f"session[{key!r}]{path} has the key {name!r}, a {type(name).__qualname__}: use str keys, as str({name!r})"
+                )
+            if type(item) not in _PLAIN:
+                _check(key, item, f"{path}[{name!r}]", depth + 1)
+    elif kind is not dt.datetime or cast("dt.datetime", value).utcoffset() is None:
+        raise _refuse(key, value, path)
+
+
+def encode_value(key: str, value: object) -> bytes:
+    """Give a value's msgpack. Raises TypeError, naming key and mend, for what would not come back equal."""
+    _check(key, value)
+    try:
+        return _encoder.encode(value)
+    except (UnicodeEncodeError, msgspec.MsgspecError, OverflowError, RecursionError) as error:
+        raise TypeError(f"session[{key!r}] cannot be stored: {error}") from error
+
+
+def decode_value(data: bytes) -> Any:
+    """Read back what `encode_value` gave."""
+    return _decoder.decode(data)
+
+
+def _same(left: object, right: object) -> bool:
+    """Equal, and of equal types throughout: 1, 1.0 and True are three values."""
+    if type(left) is not type(right):
+        return False
+    if type(left) is dict:
+        mine, other = cast("dict[str, object]", left), cast("dict[str, object]", right)
+        return len(mine) == len(other) and all(key in other and _same(item, other[key]) for key, item in mine.items())
+    if type(left) is list:
+        these, those = cast("list[object]", left), cast("list[object]", right)
+        return len(these) == len(those) and all(map(_same, these, those))
+    return left == right
+
+
+def _is_plain(key: str, value: object) -> bool:
+    try:
+        _check(key, value)
+    except TypeError:
+        return False
+    return True
+
+
+class _Typed(Protocol):
+    """What a Key offers to the mapping: from the stored data to the object that the caller holds, and back."""
+
+    def plain(self, value: Any) -> Any: ...
+
+    def parse(self, value: Any) -> Any: ...
+
+
+class SessionValues(MutableMapping[str, Any]):
+    """The values of one session as one request sees them. Reads are lazy; `difference` tells what changed.
+
+    Values are JSON's types, bytes, and datetime with a time zone (which comes back in UTC). What would not come back
+    equal and of the same type raises TypeError when assigned, or when the difference is taken.
+    """
+
+    __slots__ = ("_deleted", "_held", "_lent", "_raw", "_typed")
+
+    def __init__(self, raw: Mapping[str, bytes] = _EMPTY) -> None:
+        self._raw = raw  # shared with the cached record: never written to
+        self._held: dict[str, Any] | None = None  # values decoded or assigned by this request
+        self._deleted: set[str] | None = None
+        self._typed: dict[str, _Typed] | None = None  # keys whose held value is an object of a Key's own type
+        self._lent: dict[str, tuple[_Typed, Any, bytes]] | None = None  # defaults given out, and how they began
+
+    def __getitem__(self, key: str) -> Any:
+        held = self._held
+        if held is None:
+            held = self._held = {}
+        elif key in held:
+            value = held[key]
+            if self._typed and key in self._typed:
+                return self._typed[key].plain(value)
+            return value
+        if self._deleted and key in self._deleted:
+            raise KeyError(key)
+        if self._lent and self._take_back(key):
+            return self[key]
+        value = held[key] = _decoder.decode(self._raw[key])
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if type(key) is not str:
+            raise TypeError(f"session keys are str, and {key!r} is a {type(key).__qualname__}")
+        if type(value) not in _PLAIN:
+            _check(key, value)
+        self._hold(key, value, None)
+
+    def _hold(self, key: str, value: Any, typed_by: _Typed | None) -> None:
+        if self._held is None:
+            self._held = {}
+        self._held[key] = value
+        if self._lent:
+            self._lent.pop(key, None)
+        if self._deleted:
+            self._deleted.discard(key)
+        if typed_by is not None:
+            if self._typed is None:
+                self._typed = {}
+            self._typed[key] = typed_by
+        elif self._typed:
+            self._typed.pop(key, None)
+
+    def _take_back(self, key: str) -> bool:
+        """Make a default that was changed in place a value of the session; tell whether it was changed."""
+        if self._lent is None or key not in self._lent:
+            return False
+        typed_by, value, began = self._lent[key]
+        if encode_value(key, typed_by.plain(value)) == began:
+            return False
+        self._hold(key, value, typed_by)
+        return True
+
+    def _take_all_back(self) -> None:
+        for key in tuple(self._lent or ()):
+            self._take_back(key)
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self:
+            raise KeyError(key)
+        if self._held:
+            self._held.pop(key, None)
+        if self._typed:
+            self._typed.pop(key, None)
+        if self._lent:
+            self._lent.pop(key, None)
+        if key in self._raw:
+            if self._deleted is None:
+                self._deleted = set()
+            self._deleted.add(key)
+
+    def __contains__(self, key: object) -> bool:
+        if self._held and key in self._held:
+            return True
+        if self._lent and self._take_back(cast("str", key)):
+            return True
+        return key in self._raw and not (self._deleted and key in self._deleted)
+
+    def __iter__(self) -> Iterator[str]:
+        if self._lent:
+            self._take_all_back()
+        deleted = self._deleted or ()
+        raw = self._raw
+        yield from [key for key in raw if key not in deleted]
+        if self._held:
+            yield from [key for key in self._held if key not in raw]
+
+    def __len__(self) -> int:
+        return sum(1 for _ in SessionValues.__iter__(self))
+
+    def clear(self) -> None:
+        """Delete every key."""
+        self._held = None
+        self._typed = None
+        self._lent = None
+        self._deleted = set(self._raw) or None
+
+    def __repr__(self) -> str:
+        # Values may be personal or secret, and reprs end up in logs.
+        return f"<{type(self).__name__} with keys {sorted(SessionValues.__iter__(self))}>"
+
+    def typed(self, key: str, typed_by: _Typed, default: Callable[[], Any] | None) -> Any:
+        """Give a value as its Key's type (see `Key.get`)."""
+        if self._typed and self._typed.get(key) is typed_by and self._held is not None:
+            return self._held[key]
+        if self._lent and key in self._lent and self._lent[key][0] is typed_by:
+            return self._lent[key][1]
+        if key not in self:
+            if default is None:
+                raise KeyError(key)
+            value = default()
+            if self._lent is None:
+                self._lent = {}
+            self._lent[key] = (typed_by, value, encode_value(key, typed_by.plain(value)))
+            return value
+        value = typed_by.parse(self[key])
+        self._hold(key, value, None if _is_plain(key, value) else typed_by)
+        return value
+
+    def set_typed(self, key: str, typed_by: _Typed, value: Any) -> None:
+        """Set a value of its Key's type (see `Key.set`)."""
+        _check(key, typed_by.plain(value))
+        self._hold(key, value, None if _is_plain(key, value) else typed_by)
+
+    def difference(self) -> tuple[dict[str, bytes], frozenset[str]]:
+        """Give what was set (encoded) and what was deleted since the values were read. Raises TypeError."""
+        if self._lent:
+            self._take_all_back()
+        changed: dict[str, bytes] = {}
+        if self._held:
+            for key, value in self._held.items():
+                if self._typed and key in self._typed:
+                    value = self._typed[key].plain(value)
+                data = encode_value(key, value)
+                before = self._raw.get(key)
+                if before is None or (before != data and not _same(_decoder.decode(before), value)):
+                    changed[key] = data
+        return changed, frozenset(self._deleted) if self._deleted else frozenset()
+
+    def touched(self) -> bool:
+        """Tell whether a difference is possible at all. Costs nothing; True does not promise one."""
+        return bool(self._held) or bool(self._deleted) or bool(self._lent)
+
+    def rebase(self, raw: Mapping[str, bytes]) -> None:
+        """Start again from stored values; pending changes are dropped."""
+        self._raw = raw
+        self._held = None
+        self._deleted = None
+        self._typed = None
+        self._lent = None
+
+    def all_encoded(self) -> dict[str, bytes]:
+        """Give every value encoded, changes included. Raises TypeError."""
+        changed, deleted = self.difference()
+        kept = {key: data for key, data in self._raw.items() if key not in deleted}
+        kept.update(changed)
+        return kept
+
+
+def _dump_model(value: Any) -> Any:
+    return value.model_dump(mode="json")
+
+
+def _to_builtins(value: Any) -> Any:
+    return msgspec.to_builtins(value, builtin_types=(bytes, dt.datetime), str_keys=True)
+
+
+class Key(Generic[T]):
+    """A typed key: `CART = Key("cart", list[str], default=list)`, then `CART.get(session)`.
+
+    `type` is anything that msgspec converts (builtins, dataclasses, msgspec structs, TypedDicts, enums, UUID, date,
+    …) or a pydantic model. What `get` returns may be changed in place: the change is noticed. `default` is called
+    when the key is absent; without it `get` raises KeyError. A default that nobody changes is not stored. Stored data
+    that does not fit the type raises TypeError.
+    """
+
+    __slots__ = ("_convert", "_default", "_plain", "name")
+
+    def __init__(self, name: str, type: type[T], *, default: Callable[[], T] | None = None) -> None:
+        self.name = name
+        self._default = default
+        validate = cast("Callable[[Any], T] | None", getattr(type, "model_validate", None))
+        if validate is not None:
+            self._convert: Callable[[Any], T] = validate
+            self._plain: Callable[[Any], Any] = _dump_model
+        else:
+            self._convert = lambda value: msgspec.convert(
+                value, type, builtin_types=(bytes, dt.datetime), str_keys=True
+            )
+            self._plain = _to_builtins
+
+    def __repr__(self) -> str:
+        return f"Key({self.name!r})"
+
+    def get(self, session: SessionValues) -> T:
+        """Give the value, or the default; KeyError without one."""
+        return session.typed(self.name, self, self._default)
+
+    def set(self, session: SessionValues, value: T) -> None:
+        """Store a value of the key's type. Raises TypeError for what would not come back the same."""
+        session.set_typed(self.name, self, value)
+
+    def delete(self, session: SessionValues) -> None:
+        """Delete the key; absent is fine."""
+        session.pop(self.name, None)
+
+    def plain(self, value: Any) -> Any:
+        """Give a value of the key's type as the data that is stored."""
+        return self._plain(value)
+
+    def parse(self, value: Any) -> T:
+        """Give stored data as a value of the key's type. Raises TypeError where it does not fit."""
+        try:
+            return self._convert(value)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise TypeError(f"session[{self.name!r}] does not fit its Key: {error}") from error

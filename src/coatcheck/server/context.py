@@ -1,0 +1,29 @@
+"""What one worker knows about itself and its server; made by `worker`, handed to `app`, read by whoever answers requests."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coatcheck.server.connection_table import ConnectionTable
+
+__all__ = ["WorkerContext"]
+
+
+@dataclass(slots=True)
+class WorkerContext:
+    """One worker's identity, and the flag that says it is leaving.
+
+    Tests of the application alone need no supervisor: `WorkerContext(runtime_dir=tmp_path)` is a whole one.
+    """
+
+    runtime_dir: Path
+    """A directory of mode 0700 that lives as long as the server: sockets and the connection table."""
+    worker_id: int = 0
+    boot_id: str = "00000000"
+    """Drawn at each start of the server, so that connection ids are not repeated after a restart."""
+    workers: int = 1
+    edge: bool = False
+    """Whether requests come through Envoy; if not, what its headers say is a client's invention."""
+    draining: bool = False
+    """True from SIGTERM on: `/healthz` answers 503 so that the edge sends requests elsewhere."""
+    connections: ConnectionTable = field(default_factory=ConnectionTable.alone)
+    """Counts requests per connection over all workers."""

@@ -1,0 +1,221 @@
+"""What an operator may set, and where it comes from: command line, then COATCHECK_*, then coatcheck.toml, then defaults.
+
+Promises that a setting which cannot work is refused at start with one line naming it and where it was set.
+Leaves what the settings mean to the modules that use them.
+"""
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from coatcheck.server.errors import SettingsError
+
+__all__ = ["Limits", "Settings", "load_settings"]
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_PREFIX = "COATCHECK_"
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _default_data_dir() -> Path:
+    """The XDG Base Directory Specification's place for what a user's program keeps."""
+    home = os.environ.get("XDG_DATA_HOME", "")
+    base = Path(home) if home.startswith("/") else Path.home() / ".local" / "share"
+    return base / "coatcheck"
+
+
+def _default_workers() -> int:
+    # Two at least: one can then be replaced, or be busy hashing, while the other answers.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(2, cores)
+
+
+class Limits(BaseModel):
+    """What one client, or all of them, may take of the edge. Seconds and bytes unless the name says otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    request_headers_kb: int = Field(default=60, ge=1, le=8192)
+    """Longest header section in KiB; beyond it the answer is 431."""
+    request_headers_timeout: float = Field(default=15.0, gt=0)
+    """How long a client may take to send its header section; beyond it the answer is 408."""
+    keepalive_timeout: float = Field(default=75.0, gt=0)
+    """How long a connection without a request stays open."""
+    concurrent_streams: int = Field(default=100, ge=1, le=10_000)
+    """Requests under way at once on one HTTP/2 or HTTP/3 connection."""
+    connections: int = Field(default=20_000, ge=16)
+    """Open connections over all listeners; further ones are refused."""
+    edge_heap_mb: int = Field(default=1024, ge=64)
+    """Memory at which the edge begins to shed load, in MiB."""
+    drain_timeout: float = Field(default=15.0, ge=0)
+    """How long requests under way may take to end when the server stops."""
+
+
+class Settings(BaseSettings):
+    """All settings of one server, checked against each other; made by `load_settings`."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    data_dir: Path = Field(default_factory=_default_data_dir)
+    host: str = "127.0.0.1"
+    """Address to listen on; `localhost` means both loopback addresses. Beyond loopback only when told so."""
+    http_port: Port = 8080
+    https_port: Port = 8443
+    """TLS over TCP, and QUIC over UDP on the same number."""
+    workers: int = Field(default_factory=_default_workers, ge=1, le=256)
+    store: str | None = None
+    accounts: str | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    registration: Literal["open", "closed"] = "open"
+    log_format: Literal["console", "json"] = "console"
+    public_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins under which browsers reach this server, such as `https://login.example.com`."""
+    edge: bool = True
+    """False: no Envoy; HTTP/1.1 in plain on `http_port` by the workers alone."""
+    limits: Limits = Limits()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _config_file()))
+
+    @field_validator("data_dir", "tls_cert", "tls_key")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else Path(os.path.abspath(value.expanduser()))
+
+    @field_validator("host")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        if value == "localhost":
+            return value
+        try:
+            return str(ipaddress.ip_address(value.removeprefix("[").removesuffix("]")))
+        except ValueError:
+            raise ValueError(f"{value!r} is not an IP address; give one, or `localhost`") from None
+
+    @field_validator("public_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("public_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(_origin(item) for item in value))
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Settings":
+        if self.edge and self.http_port == self.https_port:
+            raise ValueError(f"http_port and https_port are both {self.http_port}; give two different ports")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together; give both or neither")
+        return self
+
+    def store_url(self) -> str:
+        """Where sessions are kept."""
+        return self.store or f"sqlite:///{self.data_dir}/sessions.sqlite3"
+
+    def accounts_url(self) -> str:
+        """Where accounts are kept: never the sessions' file, see the decision record on two SQLite libraries."""
+        return self.accounts or f"sqlite+aiosqlite:///{self.data_dir}/accounts.sqlite3"
+
+    def is_loopback(self) -> bool:
+        """Whether nobody beyond this machine can reach the server."""
+        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+
+    def listen_addresses(self) -> tuple[str, ...]:
+        """The IP addresses to listen on."""
+        return ("127.0.0.1", "::1") if self.host == "localhost" else (self.host,)
+
+    def effective_public_origins(self) -> tuple[str, ...]:
+        """The origins whose pages may act on this server: those configured, and loopback's own where it listens there."""
+        own: list[str] = []
+        if self.is_loopback() or ipaddress.ip_address(self.host).is_unspecified:
+            served = [("https", self.https_port)] if self.edge else []
+            for scheme, port in (*served, ("http", self.http_port)):
+                own += [_origin(f"{scheme}://{name}:{port}") for name in ("localhost", "127.0.0.1", "[::1]")]
+        return tuple(dict.fromkeys((*own, *self.public_origins)))
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings in force; `overrides` come from the command line, and None among them means "not given".
+
+    Reads `coatcheck.toml` in the working directory, or the file that COATCHECK_CONFIG names.
+    Raises SettingsError, one line for each thing that is wrong.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    file = _config_file()
+    if "COATCHECK_CONFIG" in os.environ and not file.is_file():
+        raise SettingsError(f"COATCHECK_CONFIG names {file}, which is not a file; correct the path or unset it")
+    try:
+        return Settings(**cast("dict[str, Any]", given))
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(item, given) for item in error.errors())) from None
+    except (OSError, ValueError) as error:  # tomllib's errors are ValueErrors that name line and column
+        raise SettingsError(f"{file} cannot be read: {error}") from None
+
+
+def _config_file() -> Path:
+    return Path(os.environ.get("COATCHECK_CONFIG", "coatcheck.toml"))
+
+
+def _origin(text: str) -> str:
+    """`text` as browsers write an origin (RFC 6454, section 6.2): lower case, no default port, no path."""
+    parts = urlsplit(text)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    host = parts.hostname
+    bad_port = port is not None and port < 1
+    if parts.scheme not in _DEFAULT_PORTS or not host or bad_port or parts.username or parts.query or parts.fragment:
+        raise ValueError(f"{text!r} is not an origin; write it like https://login.example.com or https://name:8443")
+    if parts.path not in ("", "/"):
+        raise ValueError(f"{text!r} has a path; an origin is scheme, host and port only")
+    shown = f"[{host}]" if ":" in host else host
+    if port is None or port == _DEFAULT_PORTS[parts.scheme]:
+        return f"{parts.scheme}://{shown}"
+    return f"{parts.scheme}://{shown}:{port}"
+
+
+def _explain(error: Mapping[str, Any], given: Mapping[str, object]) -> str:
+    """One line: which setting, set where, is wrong in which way."""
+    path = [str(part) for part in error["loc"]]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not path:
+        return message
+    name, key = path[0], path[-1]
+    if name in given:
+        source = "--" + name.replace("_", "-")
+    elif any(variable.upper().startswith((_PREFIX + name).upper()) for variable in os.environ):
+        source = _PREFIX + "__".join(path).upper()
+    else:
+        source = f"{_config_file()}: {'.'.join(path)}"
+    if error["type"] == "extra_forbidden":
+        known = Limits.model_fields if len(path) > 1 else Settings.model_fields
+        near = difflib.get_close_matches(key, known, n=1)
+        return f"{source}: there is no such setting" + (f"; did you mean {near[0]!r}?" if near else "")
+    return f"{source}: {message}"

@@ -1,0 +1,126 @@
+"""Live connections: session id to the means of closing them, and when each must be closed. Knows nothing of sessions."""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable, Iterable
+
+from coatcheck.clock import Clock
+
+__all__ = ["LiveConnection", "LiveConnections"]
+
+
+class LiveConnection:
+    """One open WebSocket or stream. `close` is called at most once, with a reason, on the connection's own loop."""
+
+    __slots__ = ("_close", "generation", "kind", "loop", "opened_at", "owner", "session_id")
+
+    def __init__(
+        self,
+        session_id: str,
+        *,
+        generation: int,
+        owner: str | None,
+        kind: str,
+        close: Callable[[str], None],
+        opened_at: float,
+    ) -> None:
+        self.session_id = session_id
+        self.generation = generation
+        self.owner = owner
+        self.kind = kind
+        self.opened_at = opened_at
+        self.loop = asyncio.get_running_loop()
+        self._close: Callable[[str], None] | None = close
+
+    def close(self, reason: str) -> None:
+        """Ask the connection to close. Safe from any thread."""
+        close, self._close = self._close, None
+        if close is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(close, reason)
+
+
+class LiveConnections:
+    """This node's open connections by session. Thread-safe as far as single dict operations are."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._by_session: dict[str, dict[LiveConnection, None]] = {}
+        self._deadlines: list[tuple[float, int, str]] = []
+        self._numbers = itertools.count()
+
+    def __len__(self) -> int:
+        return sum(len(connections) for connections in self._by_session.values())
+
+    def add(
+        self,
+        session_id: str,
+        *,
+        generation: int,
+        owner: str | None,
+        kind: str,
+        close: Callable[[str], None],
+        deadline: float,
+    ) -> LiveConnection:
+        """Count a connection under a session. `deadline` (seconds since 1970) is when the session is to be looked at."""
+        connection = LiveConnection(
+            session_id, generation=generation, owner=owner, kind=kind, close=close, opened_at=self._clock.time()
+        )
+        self._by_session.setdefault(session_id, {})[connection] = None
+        self.set_deadline(session_id, deadline)
+        return connection
+
+    def remove(self, connection: LiveConnection) -> None:
+        """Forget a connection that has closed by itself. Harmless if it is gone already."""
+        connections = self._by_session.get(connection.session_id)
+        if connections is not None:
+            connections.pop(connection, None)
+            if not connections:
+                self._by_session.pop(connection.session_id, None)
+
+    def of(self, session_id: str) -> list[LiveConnection]:
+        """Give the open connections of a session, oldest first."""
+        return list(self._by_session.get(session_id, ()))
+
+    def sessions(self, owner: str | None = None) -> list[str]:
+        """Give the sessions that have open connections; only those of one owner where one is named."""
+        if owner is None:
+            return list(self._by_session)
+        return [
+            session_id
+            for session_id, connections in list(self._by_session.items())
+            if any(connection.owner == owner for connection in list(connections))
+        ]
+
+    def close(self, session_id: str, reason: str) -> int:
+        """Close every connection of a session; give their number."""
+        connections = self._by_session.pop(session_id, {})
+        for connection in connections:
+            connection.close(reason)
+        return len(connections)
+
+    def close_older(self, session_id: str, generation: int, reason: str) -> int:
+        """Close the connections of a session that were opened under an older secret; give their number."""
+        older = [connection for connection in self.of(session_id) if connection.generation < generation]
+        for connection in older:
+            self.remove(connection)
+            connection.close(reason)
+        return len(older)
+
+    def set_deadline(self, session_id: str, deadline: float) -> None:
+        """Say when a session with connections is to be looked at again (seconds since 1970)."""
+        heapq.heappush(self._deadlines, (deadline, next(self._numbers), session_id))
+
+    def due(self, now: float) -> list[str]:
+        """Take the sessions whose deadline has come and that still have connections."""
+        taken: dict[str, None] = {}
+        while self._deadlines and self._deadlines[0][0] <= now:
+            session_id = heapq.heappop(self._deadlines)[2]
+            if session_id in self._by_session:
+                taken[session_id] = None
+        return list(taken)
+
+    def close_all(self, reason: str, session_ids: Iterable[str] | None = None) -> None:
+        """Close the connections of all sessions, or of those that are named."""
+        for session_id in list(self._by_session) if session_ids is None else session_ids:
+            self.close(session_id, reason)

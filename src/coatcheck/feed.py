@@ -1,0 +1,95 @@
+"""The only reader of a store's changes: tells the cache, then the live connections, then the listeners. Keeps the lease."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from coatcheck.cache import NearCache
+from coatcheck.connections import LiveConnections
+from coatcheck.errors import StoreUnavailable
+from coatcheck.stores.contract import Change, ChangeStream
+
+__all__ = ["Feed"]
+
+_log = logging.getLogger("coatcheck.feed")
+
+
+class Feed:
+    """One node's view of the store's changes.
+
+    `doubt` is called with what must be looked up again: the sessions with live connections of which nobody can tell
+    from the feed alone whether they go on.
+    """
+
+    def __init__(
+        self,
+        stream: ChangeStream,
+        cache: NearCache,
+        connections: LiveConnections,
+        *,
+        max_staleness: float,
+        doubt: Callable[[list[str]], None],
+    ) -> None:
+        self._stream = stream
+        self._cache = cache
+        self._connections = connections
+        self._max_staleness = max_staleness
+        self._doubt = doubt
+        self._failing = False
+        self.listeners: list[Callable[[Change], None]] = []
+        self.behind = stream.behind
+
+    @property
+    def failing(self) -> bool:
+        """Whether the feed could not be read when last tried."""
+        return self._failing
+
+    def poll(self) -> None:
+        """Take in what has arrived and prolong the lease as far as the stream is confirmed. Never raises.
+
+        Without an answer the lease is not prolonged: it runs out, and the store is asked.
+        """
+        try:
+            self._stream.poll(self._deliver)
+        except StoreUnavailable as error:
+            if not self._failing:
+                _log.warning("the change feed cannot be read: %s", error)
+            self._failing = True
+            return
+        if self._failing:
+            _log.warning("the change feed is read again")
+        self._failing = False
+        self._cache.lease_until = self._stream.confirmed() + self._max_staleness
+
+    async def run(self) -> None:
+        """Poll whenever there may be something, until cancelled."""
+        while True:
+            try:
+                await self._stream.wait()
+            except StoreUnavailable:
+                await asyncio.sleep(0.05)
+            self.poll()
+
+    async def aclose(self) -> None:
+        """Stop reading."""
+        await self._stream.aclose()
+
+    def _deliver(self, change: Change) -> None:
+        self._cache.notice(change)
+        if change.kind == "ended":
+            self._connections.close(change.id, change.reason)
+        elif change.kind == "changed":
+            if change.generation:
+                self._connections.close_older(change.id, change.generation, "the session's secret has changed")
+            else:
+                self._ask_again([change.id] if self._connections.of(change.id) else [])
+        elif change.kind == "user":
+            self._ask_again(self._connections.sessions(owner=change.id))
+        else:
+            self._ask_again(self._connections.sessions())
+        for listener in tuple(self.listeners):
+            listener(change)
+
+    def _ask_again(self, session_ids: list[str]) -> None:
+        if session_ids:
+            self._doubt(session_ids)

@@ -1,0 +1,498 @@
+"""Envoy's configuration as a pure function of what the edge must do; Envoy's own documentation explains every name in it.
+
+Promises: every HTTP version on the same origin, facts about the connection that no client can forge, virtual hosts that
+answer to known names only, and bounds on what one client may take. Leaves running Envoy to `supervisor`.
+"""
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+from coatcheck.server import connection_facts as facts
+from coatcheck.server.settings import Limits
+
+__all__ = ["EDGE_SECRET", "Edge", "edge_config", "secret_config"]
+
+Json: TypeAlias = dict[str, Any]
+
+EDGE_SECRET = "leaf"  # noqa: S105 - the name under which Envoy asks for the certificate
+_TYPE = "type.googleapis.com/envoy."
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+_LOOPBACK_RANGES = (("127.0.0.0", 8), ("::1", 128))
+# The value is never looked at: over HTTP/2 and HTTP/3 there is no key, but uvicorn wants to see one.
+_WEBSOCKET_KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
+_SAFE_RETRIES = "connect-failure,refused-stream,reset-before-request"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """What the edge must do, and with which files."""
+
+    boot_id: str
+    """Stands before Envoy's connection numbers, which begin again at each start."""
+    addresses: tuple[str, ...]
+    http_port: int
+    https_port: int
+    worker_sockets: tuple[str, ...]
+    admin_socket: str
+    secret_file: str
+    """A file with `secret_config`; replacing it atomically makes Envoy take up the new certificate."""
+    public_origins: tuple[str, ...] = ()
+    grpc_sockets: tuple[str, ...] = ()
+    """One for each of `worker_sockets`, in the same order; none: no gRPC."""
+    limits: Limits = field(default_factory=Limits)
+
+
+def edge_config(edge: Edge) -> Json:
+    """Envoy's bootstrap configuration, to be written as JSON."""
+    listeners = [
+        listener
+        for number, address in enumerate(edge.addresses)
+        for listener in (
+            _plain_listener(edge, address, number),
+            _tls_listener(edge, address, number),
+            _quic_listener(edge, address, number),
+        )
+    ]
+    clusters = [_cluster(edge, "workers", edge.worker_sockets)]
+    if edge.grpc_sockets:
+        clusters.append(_cluster(edge, "grpc", edge.grpc_sockets))
+    return {
+        "node": {"id": edge.boot_id, "cluster": "coatcheck"},  # asked for by the file subscription
+        "admin": {"address": {"pipe": {"path": edge.admin_socket, "mode": 0o600}}},
+        "static_resources": {"listeners": listeners, "clusters": clusters},
+        "overload_manager": _overload_manager(edge.limits),
+    }
+
+
+def secret_config(certificate: str, key: str) -> Json:
+    """The file that names certificate and key, read again by Envoy whenever it is replaced."""
+    return {
+        "resources": [
+            {
+                "@type": _TYPE + "extensions.transport_sockets.tls.v3.Secret",
+                "name": EDGE_SECRET,
+                "tls_certificate": {
+                    "certificate_chain": {"filename": certificate},
+                    "private_key": {"filename": key},
+                },
+            }
+        ]
+    }
+
+
+# -- listeners ---------------------------------------------------------------------------------------------------------
+
+
+def _plain_listener(edge: Edge, address: str, number: int) -> Json:
+    served = _manager(edge, "plain", "http", _plain_hosts(edge))
+    if ipaddress.ip_address(address).is_loopback:
+        chains = [{"filters": [served]}]
+    else:
+        # Who comes over loopback is served; everybody else is sent to TLS.
+        ranges = [{"address_prefix": prefix, "prefix_len": length} for prefix, length in _LOOPBACK_RANGES]
+        redirected = _manager(edge, "redirect", "http", _redirect_hosts(edge))
+        chains = [
+            {"filter_chain_match": {"prefix_ranges": ranges}, "filters": [served]},
+            {"filters": [redirected]},
+        ]
+    return {**_tcp_listener(edge, address, edge.http_port, f"plain-{number}"), "filter_chains": chains}
+
+
+def _tls_listener(edge: Edge, address: str, number: int) -> Json:
+    transport = {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": _TYPE + "extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            **_tls_context(edge, ["h2", "http/1.1"]),
+        },
+    }
+    chain = {"transport_socket": transport, "filters": [_manager(edge, "tls", "https", _tls_hosts(edge))]}
+    return {
+        **_tcp_listener(edge, address, edge.https_port, f"tls-{number}"),
+        "filter_chains": [chain],
+        "listener_filters": [
+            {
+                "name": "envoy.filters.listener.tls_inspector",
+                "typed_config": {"@type": _TYPE + "extensions.filters.listener.tls_inspector.v3.TlsInspector"},
+            }
+        ],
+    }
+
+
+def _quic_listener(edge: Edge, address: str, number: int) -> Json:
+    transport = {
+        "name": "envoy.transport_sockets.quic",
+        "typed_config": {
+            "@type": _TYPE + "extensions.transport_sockets.quic.v3.QuicDownstreamTransport",
+            "downstream_tls_context": _tls_context(edge, ["h3"]),
+            # A request in early data can be replayed by whoever recorded it (RFC 8470).
+            "enable_early_data": False,
+        },
+    }
+    filters = [_manager(edge, "quic", "https", _tls_hosts(edge))]
+    return {
+        "name": f"quic-{number}",
+        "address": _address(address, edge.https_port, "UDP"),
+        # Otherwise a second server would share the port, and half of the packets would reach the wrong one.
+        "enable_reuse_port": False,
+        "udp_listener_config": {
+            "quic_options": {
+                "quic_protocol_options": _quic_options(edge.limits),
+                "idle_timeout": _seconds(edge.limits.keepalive_timeout),
+            },
+            "downstream_socket_config": {"prefer_gro": True},
+        },
+        "filter_chains": [{"transport_socket": transport, "filters": filters}],
+    }
+
+
+def _tcp_listener(edge: Edge, address: str, port: int, name: str) -> Json:
+    return {
+        "name": name,
+        "address": _address(address, port, "TCP"),
+        "enable_reuse_port": False,
+        "per_connection_buffer_limit_bytes": 64 * 1024,
+        "tcp_backlog_size": 1024,
+        # A client that vanished without a word is found within about two minutes.
+        "tcp_keepalive": {"keepalive_probes": 4, "keepalive_time": 60, "keepalive_interval": 15},
+        "listener_filters_timeout": _seconds(edge.limits.request_headers_timeout),
+    }
+
+
+def _tls_context(edge: Edge, protocols: list[str]) -> Json:
+    return {
+        "common_tls_context": {
+            "alpn_protocols": protocols,
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+            "tls_certificate_sds_secret_configs": [
+                {
+                    "name": EDGE_SECRET,
+                    "sds_config": {
+                        "path_config_source": {"path": edge.secret_file},
+                        "resource_api_version": "V3",
+                    },
+                }
+            ],
+        }
+    }
+
+
+# -- the HTTP connection manager ---------------------------------------------------------------------------------------
+
+
+def _manager(edge: Edge, name: str, scheme: str, hosts: list[Json]) -> Json:
+    limits = edge.limits
+    quic = name == "quic"
+    filters = [_mutation(edge, scheme)]
+    if edge.grpc_sockets:
+        filters.append(_filter("grpc_web", "extensions.filters.http.grpc_web.v3.GrpcWeb"))
+    # Without `suppress_envoy_headers` workers and clients would be told of Envoy's time-outs and retries.
+    filters.append(_filter("router", "extensions.filters.http.router.v3.Router", suppress_envoy_headers=True))
+    routes: Json = {"name": name, "ignore_port_in_host_matching": True, "virtual_hosts": hosts}
+    if scheme == "https":
+        alt_svc = f'h3=":{edge.https_port}"; ma=86400'
+        routes["response_headers_to_add"] = [_set("alt-svc", alt_svc)]
+    config: Json = {
+        "@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": name,
+        "codec_type": "HTTP3" if quic else "AUTO",
+        "use_remote_address": True,
+        "skip_xff_append": True,
+        # Nobody is internal, loopback included: an internal client may steer Envoy by headers.
+        "internal_address_config": {"unix_sockets": False},
+        "generate_request_id": False,
+        "server_header_transformation": "PASS_THROUGH",
+        "normalize_path": True,
+        "merge_slashes": False,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "common_http_protocol_options": {
+            "idle_timeout": _seconds(limits.keepalive_timeout),
+            "headers_with_underscores_action": "REJECT_REQUEST",
+            "max_headers_count": 100,
+        },
+        "max_request_headers_kb": limits.request_headers_kb,
+        "request_headers_timeout": _seconds(limits.request_headers_timeout),
+        # Streams may be idle for hours: WebSockets, event streams, subscriptions.
+        "stream_idle_timeout": "0s",
+        "request_timeout": "0s",
+        # Both delay the closing of an idle connection; clients wait for the second after a WebSocket's close.
+        "drain_timeout": "0.1s",
+        "delayed_close_timeout": "0.05s",
+        "http_protocol_options": {
+            "accept_http_10": True,
+            "default_host_for_http_10": _default_host(edge),
+        },
+        "http2_protocol_options": {
+            "max_concurrent_streams": limits.concurrent_streams,
+            "initial_stream_window_size": 64 * 1024,
+            "initial_connection_window_size": 1024 * 1024,
+            "allow_connect": True,
+            "connection_keepalive": {"interval": "30s", "timeout": "10s"},
+        },
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "route_config": routes,
+        "http_filters": filters,
+    }
+    if quic:
+        config["http3_protocol_options"] = {
+            "allow_extended_connect": True,
+            "quic_protocol_options": _quic_options(limits),
+        }
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": config}
+
+
+def _mutation(edge: Edge, scheme: str) -> Json:
+    """Removes what a client may have said about the connection, then says it. First of all filters.
+
+    Removing comes first because Envoy leaves a client's value standing where its own is empty.
+    """
+    said = {
+        facts.CONNECTION: f"{edge.boot_id}-%CONNECTION_ID%",
+        facts.PROTOCOL: "%PROTOCOL%",
+        facts.CLIENT: "%DOWNSTREAM_REMOTE_ADDRESS%",
+        facts.AGE: "%COMMON_DURATION(DS_CX_BEG:DS_RX_BEG:ms)%",
+        facts.FORWARDED_PROTO: scheme,
+        "x-forwarded-for": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    }
+    if scheme == "https":
+        said[facts.TLS_VERSION] = "%DOWNSTREAM_TLS_VERSION%"
+        said[facts.TLS_CIPHER] = "%DOWNSTREAM_TLS_CIPHER%"
+        said[facts.SERVER_NAME] = "%REQUESTED_SERVER_NAME%"
+    mutations: list[Json] = [{"remove": name} for name in facts.TRUSTED_HEADERS]
+    mutations += [{"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in ("x-coatcheck-", "x-envoy-")]
+    mutations += [{"append": _set(name, value)} for name, value in said.items()]
+    return _filter(
+        "header_mutation",
+        "extensions.filters.http.header_mutation.v3.HeaderMutation",
+        mutations={"request_mutations": mutations},
+    )
+
+
+def _quic_options(limits: Limits) -> Json:
+    return {
+        "max_concurrent_streams": limits.concurrent_streams,
+        "initial_stream_window_size": 64 * 1024,
+        "initial_connection_window_size": 1024 * 1024,
+        "idle_network_timeout": "60s",
+        "connection_keepalive": {"initial_interval": "15s", "max_interval": "20s"},
+    }
+
+
+# -- virtual hosts and routes ------------------------------------------------------------------------------------------
+
+
+def _tls_hosts(edge: Edge) -> list[Json]:
+    return _served_hosts(edge, _origin_hosts(edge, "https"))
+
+
+def _plain_hosts(edge: Edge) -> list[Json]:
+    return _served_hosts(edge, _origin_hosts(edge, "http"), _redirects(edge, except_for=_origin_hosts(edge, "http")))
+
+
+def _redirect_hosts(edge: Edge) -> list[Json]:
+    return [*_redirects(edge, except_for=[]), _misdirected()]
+
+
+def _served_hosts(edge: Edge, names: list[str], others: list[Json] | None = None) -> list[Json]:
+    domains = list(dict.fromkeys((*_LOOPBACK_NAMES, *names)))
+    return [{"name": "served", "domains": domains, "routes": _routes(edge)}, *(others or []), _misdirected()]
+
+
+def _redirects(edge: Edge, except_for: list[str]) -> list[Json]:
+    """For each public origin with TLS, a host that sends plain requests there (308 keeps method and body)."""
+    hosts: list[Json] = []
+    taken = {*_LOOPBACK_NAMES, *except_for}
+    for origin in edge.public_origins:
+        parts = urlsplit(origin)
+        name = _host(origin)
+        if parts.scheme != "https" or name in taken:
+            continue
+        taken.add(name)
+        redirect: Json = {"https_redirect": True, "response_code": "PERMANENT_REDIRECT"}
+        redirect["port_redirect"] = parts.port or 443
+        route = {"match": {"prefix": "/"}, "redirect": redirect}
+        hosts.append({"name": f"to-{origin}", "domains": [name], "routes": [route]})
+    return hosts
+
+
+def _misdirected() -> Json:
+    """RFC 9110, section 15.5.20: this server is not the one that was asked for."""
+    body = {"inline_string": "This server does not answer to that host name.\n"}
+    route = {"match": {"prefix": "/"}, "direct_response": {"status": 421, "body": body}}
+    return {"name": "misdirected", "domains": ["*"], "routes": [route]}
+
+
+def _routes(edge: Edge) -> list[Json]:
+    routes: list[Json] = []
+    if edge.grpc_sockets:
+        # By content type, because Envoy's own gRPC matcher passes over gRPC-Web.
+        content_type = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
+        routes.append({"match": {"prefix": "/", "headers": [content_type]}, "route": _action("grpc", _SAFE_RETRIES)})
+    upgrade = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
+    key = {"header": {"key": "sec-websocket-key", "value": _WEBSOCKET_KEY}, "append_action": "ADD_IF_ABSENT"}
+    routes.append(
+        {
+            "match": {"prefix": "/", "headers": [upgrade]},
+            "route": _action("workers", _SAFE_RETRIES),
+            "request_headers_to_add": [key],
+        }
+    )
+    # A request that only reads may be sent again even after a worker has seen it.
+    reading = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
+    routes.append(
+        {"match": {"prefix": "/", "headers": [reading]}, "route": _action("workers", _SAFE_RETRIES + ",reset")}
+    )
+    routes.append({"match": {"prefix": "/"}, "route": _action("workers", _SAFE_RETRIES)})
+    return routes
+
+
+def _action(cluster: str, retry_on: str) -> Json:
+    previous_hosts = {
+        "name": "envoy.retry_host_predicates.previous_hosts",
+        "typed_config": {"@type": _TYPE + "extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+    }
+    return {
+        "cluster": cluster,
+        "timeout": "0s",
+        "retry_policy": {
+            "retry_on": retry_on,
+            "num_retries": 3,
+            "retry_host_predicate": [previous_hosts],
+            "host_selection_retry_max_attempts": 20,
+        },
+    }
+
+
+def _origin_hosts(edge: Edge, scheme: str) -> list[str]:
+    return [_host(origin) for origin in edge.public_origins if urlsplit(origin).scheme == scheme]
+
+
+def _host(origin: str) -> str:
+    name = urlsplit(origin).hostname or ""
+    return f"[{name}]" if ":" in name else name
+
+
+def _default_host(edge: Edge) -> str:
+    """For HTTP/1.0 requests, which need not name a host."""
+    loopback = any(ipaddress.ip_address(address).is_loopback for address in edge.addresses)
+    names = _origin_hosts(edge, "https")
+    return "localhost" if loopback or not names else names[0]
+
+
+# -- clusters and limits -----------------------------------------------------------------------------------------------
+
+
+def _cluster(edge: Edge, name: str, sockets: tuple[str, ...]) -> Json:
+    grpc = name == "grpc"
+    endpoints: list[Json] = []
+    for socket, http_socket in zip(sockets, edge.worker_sockets, strict=True):
+        endpoint: Json = {"address": {"pipe": {"path": socket}}}
+        if grpc:
+            endpoint["health_check_config"] = {"address": {"pipe": {"path": http_socket}}}
+        endpoints.append({"endpoint": endpoint})
+    protocol: Json = {"http2_protocol_options": {}} if grpc else {"http_protocol_options": {}}
+    options = {
+        "@type": _TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": protocol,
+        # Shorter than the worker's own, so that no request is sent into a connection just being closed.
+        "common_http_protocol_options": {"idle_timeout": "60s"},
+    }
+    most = edge.limits.connections
+    thresholds = {
+        # Each WebSocket holds a connection to its worker; what bounds them is the listeners' limit.
+        "max_connections": most,
+        "max_pending_requests": most,
+        "max_requests": most * 4,
+        "max_retries": 1024,
+    }
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "lb_policy": "LEAST_REQUEST",
+        # When no worker is healthy, try them all rather than none.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
+        "per_connection_buffer_limit_bytes": 256 * 1024,
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+        "circuit_breakers": {"thresholds": [thresholds]},
+        "health_checks": [
+            {
+                "timeout": "1s",
+                # Faster than the wait of a worker that is leaving, which answers 503 meanwhile.
+                "interval": "0.5s",
+                "no_traffic_interval": "0.5s",
+                "unhealthy_threshold": 3,
+                "healthy_threshold": 1,
+                "http_health_check": {"path": "/healthz", "codec_client_type": "HTTP1"},
+            }
+        ],
+        "outlier_detection": {
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 2,
+            "enforcing_consecutive_local_origin_failure": 100,
+            # Errors that an application answers are no reason to send its requests elsewhere.
+            "enforcing_consecutive_5xx": 0,
+            "enforcing_consecutive_gateway_failure": 0,
+            "enforcing_success_rate": 0,
+            "interval": "1s",
+            "base_ejection_time": "1s",
+            "max_ejection_time": "5s",
+            "max_ejection_percent": 50,
+        },
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
+    }
+
+
+def _overload_manager(limits: Limits) -> Json:
+    heap = "envoy.resource_monitors.fixed_heap"
+    connections = "envoy.resource_monitors.global_downstream_max_connections"
+    shed = {
+        "envoy.overload_actions.shrink_heap": 0.85,
+        "envoy.overload_actions.disable_http_keepalive": 0.9,
+        "envoy.overload_actions.stop_accepting_connections": 0.95,
+        "envoy.overload_actions.stop_accepting_requests": 0.98,
+    }
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": [
+            {
+                "name": heap,
+                "typed_config": {
+                    "@type": _TYPE + "extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                    "max_heap_size_bytes": limits.edge_heap_mb * 1024 * 1024,
+                },
+            },
+            {
+                "name": connections,
+                "typed_config": {
+                    "@type": _TYPE
+                    + "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                    "max_active_downstream_connections": limits.connections,
+                },
+            },
+        ],
+        "actions": [
+            {"name": name, "triggers": [{"name": heap, "threshold": {"value": value}}]} for name, value in shed.items()
+        ],
+    }
+
+
+# -- spelling ----------------------------------------------------------------------------------------------------------
+
+
+def _filter(name: str, kind: str, **config: Any) -> Json:
+    return {"name": f"envoy.filters.http.{name}", "typed_config": {"@type": _TYPE + kind, **config}}
+
+
+def _set(key: str, value: str) -> Json:
+    return {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def _address(address: str, port: int, protocol: str) -> Json:
+    return {"socket_address": {"address": address, "port_value": port, "protocol": protocol}}
+
+
+def _seconds(value: float) -> str:
+    return f"{value:g}s"

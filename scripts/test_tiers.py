@@ -1,0 +1,190 @@
+"""Runs tiers of tests, each within its budget of time, and prints one line of counts at the end.
+
+Leaves to pytest how tests run, to outcomes.py what became of each; reports go to .reports.
+
+    python scripts/test_tiers.py [--coverage] TIER … [-- pytest's own arguments]
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / ".reports"
+NO_TESTS_COLLECTED = 5
+
+
+@dataclass(frozen=True)
+class Tier:
+    budget: float | None = None
+    """Seconds on a machine of two cores, without installing things; None: as long as it takes."""
+    required: bool = True
+    """An empty tier fails `make test`."""
+    covers: bool = False
+    """Counts towards the coverage of the library."""
+    packages: tuple[str, ...] = ()
+    """Debian packages, as scripts/need-debian takes them."""
+    pytest: tuple[str, ...] = ("-n", "2", "--dist", "loadfile")
+    """By file, so that a server started for a file's tests is started once."""
+
+
+TIERS = {
+    "core": Tier(budget=90, covers=True, pytest=("-n", "2", "--dist", "worksteal")),
+    "stores": Tier(budget=120, covers=True),
+    "transports": Tier(budget=150, packages=("curl=curl",)),
+    "browser": Tier(
+        budget=90,
+        packages=("chromium=chromium", "fonts-liberation=/usr/share/fonts/truetype/liberation*"),
+    ),
+    "faults": Tier(budget=100, covers=True),
+    "slow": Tier(required=False, pytest=("-n", "0")),
+}
+
+# The layers of the library, which the coverage is of; the server and the accounts are tested from outside.
+LIBRARY = (
+    "errors clock ids origin cookies record values stores cache feed connections session manager credentials asgi"
+    " integrations"
+)
+COVERAGE_GOAL = 95.0
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def scale() -> float:
+    return float(os.environ.get("COATCHECK_BUDGET_SCALE", "1"))
+
+
+def has_tests(name: str) -> bool:
+    return any((ROOT / "tests" / name).rglob("test_*.py"))
+
+
+def run_tier(name: str, coverage: bool, extra: list[str]) -> tuple[Counter[str], list[str]]:
+    """Runs one tier; returns how many tests came to what, and what is wrong, in sentences."""
+    tier = TIERS[name]
+    outcomes = REPORTS / f"{name}.json"
+    outcomes.unlink(missing_ok=True)
+    if not has_tests(name):
+        say(f"{name}: no tests yet")
+        return Counter(), [f"{name}: this tier is required and holds no test"] if tier.required else []
+    if subprocess.run([ROOT / "scripts/need-debian", *tier.packages], check=False).returncode:
+        return Counter(), [f"{name}: cannot run without these packages"]
+
+    command = [sys.executable, "-m", "pytest"]
+    environment = dict(os.environ)
+    if coverage and tier.covers:
+        command = [sys.executable, "-m", "coverage", "run", "-m", "pytest"]
+        environment["COVERAGE_FILE"] = str(REPORTS / "coverage" / name)
+    command += ["-p", "scripts.outcomes", f"--outcomes={outcomes}", f"--junitxml={REPORTS / name}.xml"]
+    command += ["--quiet", "--durations=5", "--durations-min=2", *tier.pytest, *extra, f"tests/{name}"]
+    limit = None if tier.budget is None else tier.budget * scale()
+    say(f"== {name}" + ("" if limit is None else f" (budget {limit:.0f} s)"))
+
+    began = time.monotonic()
+    pytest = subprocess.Popen(command, cwd=ROOT, env=environment)
+    try:
+        # Tests have time-outs of their own; this is the net beneath them.
+        status = pytest.wait(timeout=None if limit is None else 4 * limit + 60)
+    except subprocess.TimeoutExpired:
+        stop(pytest)
+        return Counter(), [f"{name}: hung, and was stopped"]
+    seconds = time.monotonic() - began
+
+    counts = Counter[str](json.loads(outcomes.read_text()).values()) if outcomes.exists() else Counter[str]()
+    wrong: list[str] = []
+    if status and not (status == NO_TESTS_COLLECTED and extra):
+        wrong.append(f"{name}: pytest failed (exit status {status})")
+    if limit is not None and seconds > limit:
+        wrong.append(f"{name}: took {seconds:.0f} s, over its budget of {limit:.0f} s")
+    say(f"{name}: {line_of(counts)} in {seconds:.1f} s")
+    return counts, wrong
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGINT)  # lets pytest end the servers its fixtures started
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def line_of(counts: Counter[str]) -> str:
+    line = f"{counts['passed']} passed, {counts['failed']} failed"
+    for outcome in ("skipped", "xfailed"):
+        if counts[outcome]:
+            line += f", {counts[outcome]} {outcome}"
+    return line
+
+
+def check_coverage() -> list[str]:
+    """Combines what the tiers' processes recorded; returns what is wrong, in sentences."""
+    folder = REPORTS / "coverage"
+    report = folder / "coverage.json"
+    environment = dict(os.environ, COVERAGE_FILE=str(folder / "combined"))
+    parts = [str(path) for path in folder.iterdir()] if folder.exists() else []
+    include = ",".join(f"src/coatcheck/{layer}{end}" for layer in LIBRARY.split() for end in (".py", "/*"))
+
+    def coverage(*arguments: str) -> bool:
+        command = [sys.executable, "-m", "coverage", *arguments]
+        return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
+
+    if not parts or not coverage("combine", "--quiet", *parts):
+        return ["coverage: nothing was recorded"]
+    if not coverage("json", "--quiet", f"--include={include}", "-o", str(report)):
+        return ["coverage: no line of the library was measured"]
+    measured = json.loads(report.read_text())
+    totals = measured["totals"]
+    branches = 100.0
+    if totals["num_branches"]:
+        branches = 100 * totals["covered_branches"] / totals["num_branches"]
+    lines = 100 * totals["covered_lines"] / max(1, totals["num_statements"])
+    if min(branches, lines) < COVERAGE_GOAL:
+        coverage("report", f"--include={include}", "--show-missing", "--skip-covered", "--sort=cover")
+    say(f"coverage of the library: {branches:.1f} % of branches, {lines:.1f} % of lines")
+    return [
+        f"coverage: {figure:.1f} % of {what}, under {COVERAGE_GOAL:.0f} %"
+        for what, figure in (("branches", branches), ("lines", lines))
+        if figure < COVERAGE_GOAL
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tiers", nargs="+", choices=list(TIERS), metavar="TIER", help=", ".join(TIERS))
+    parser.add_argument("--coverage", action="store_true", help="measure the library's coverage and enforce it")
+    # After a bare "--" comes what pytest gets; argparse by itself would take its words for tiers.
+    given = sys.argv[1:]
+    split = given.index("--") if "--" in given else len(given)
+    own, extra = parser.parse_args(given[:split]), given[split + 1 :]
+
+    REPORTS.mkdir(exist_ok=True)
+    if own.coverage:
+        folder = REPORTS / "coverage"
+        folder.mkdir(exist_ok=True)
+        for old in folder.iterdir():
+            old.unlink()
+    counts: Counter[str] = Counter()
+    wrong: list[str] = []
+    for name in own.tiers:
+        tier_counts, tier_wrong = run_tier(name, own.coverage, extra)
+        counts += tier_counts
+        wrong += tier_wrong
+    if own.coverage:
+        wrong += check_coverage()
+    say("")
+    for sentence in wrong:
+        say(sentence)
+    say(line_of(counts))
+    return 1 if wrong or counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -23,7 +23,7 @@ from pydantic_settings import (
 
 from coatcheck.server.errors import SettingsError
 
-__all__ = ["Limits", "Settings", "load_settings"]
+__all__ = ["Limits", "Settings", "load_settings", "restore_settings"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _PREFIX = "COATCHECK_"
@@ -176,6 +176,24 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError("\n".join(_explain(item, given) for item in error.errors())) from None
     except (OSError, ValueError) as error:  # tomllib's errors are ValueErrors that name line and column
         raise SettingsError(f"{file} cannot be read: {error}") from None
+
+
+def restore_settings(text: str) -> Settings:
+    """Settings as another process of this server wrote them with `model_dump_json`; looks at nothing else."""
+    return _Restored.model_validate_json(text)
+
+
+class _Restored(Settings):
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
 
 
 def _config_file() -> Path:

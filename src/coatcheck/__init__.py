@@ -1,0 +1,46 @@
+"""Coatcheck: sessions for Python APIs that every transport knows and that end when they are ended.
+
+    from coatcheck import Sessions, SessionMiddleware, session_of
+
+Log in with `await session_of(request).log_in(user_id)`; end everything with `await sessions.end_user(user_id)`.
+"""
+
+from coatcheck.asgi import SessionMiddleware
+from coatcheck.cookies import CookiePolicy
+from coatcheck.errors import (
+    CoatcheckError,
+    CookiePolicyError,
+    LoginRefused,
+    MissingDependency,
+    SessionEnded,
+    SessionRefused,
+    SessionsNotStarted,
+    StoreUnavailable,
+    UsageError,
+    WrongEventLoop,
+)
+from coatcheck.manager import SessionEvent, SessionInfo, Sessions
+from coatcheck.session import Session, current_session, session_of
+from coatcheck.values import Key
+
+__all__ = [
+    "CoatcheckError",
+    "CookiePolicy",
+    "CookiePolicyError",
+    "Key",
+    "LoginRefused",
+    "MissingDependency",
+    "Session",
+    "SessionEnded",
+    "SessionEvent",
+    "SessionInfo",
+    "SessionMiddleware",
+    "SessionRefused",
+    "Sessions",
+    "SessionsNotStarted",
+    "StoreUnavailable",
+    "UsageError",
+    "WrongEventLoop",
+    "current_session",
+    "session_of",
+]

@@ -31,7 +31,7 @@ def find_cookie(header: bytes, name: bytes) -> bytes | None:
     found: bytes | None = None
     for pair in header.split(b";"):
         key, equals, value = pair.partition(b"=")
-        if equals and key.strip(b" \t") == name:
+        if equals and key.lstrip(b" \t") == name:
             if found is not None:
                 return None
             found = value.strip(b" \t")
@@ -48,7 +48,7 @@ def parse_cookies(headers: Iterable[bytes]) -> list[tuple[str, str]]:
         for pair in header.split(b";"):
             key, equals, value = pair.partition(b"=")
             if equals:
-                cookies.append((key.strip(b" \t").decode("latin-1"), value.strip(b" \t").decode("latin-1")))
+                cookies.append((key.lstrip(b" \t").decode("latin-1"), value.strip(b" \t").decode("latin-1")))
     return cookies
 
 

@@ -21,6 +21,7 @@ _decoder = msgspec.msgpack.Decoder()
 
 _EMPTY: Mapping[str, bytes] = MappingProxyType({})
 _PLAIN = frozenset({str, bool, type(None), bytes})
+_MUTABLE = frozenset({list, dict})
 _MAX_DEPTH = 64
 _MENDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (tuple, "store list(value)"),
@@ -121,7 +122,7 @@ class SessionValues(MutableMapping[str, Any]):
     equal and of the same type raises TypeError when assigned, or when the difference is taken.
     """
 
-    __slots__ = ("_deleted", "_held", "_lent", "_raw", "_typed")
+    __slots__ = ("_base", "_deleted", "_held", "_lent", "_raw", "_typed", "_used")
 
     def __init__(self, raw: Mapping[str, bytes] = _EMPTY) -> None:
         self._raw = raw  # shared with the cached record: never written to
@@ -129,12 +130,13 @@ class SessionValues(MutableMapping[str, Any]):
         self._deleted: set[str] | None = None
         self._typed: dict[str, _Typed] | None = None  # keys whose held value is an object of a Key's own type
         self._lent: dict[str, tuple[_Typed, Any, bytes]] | None = None  # defaults given out, and how they began
+        self._base: dict[str, bytes | None] | None = None  # what held values began as, where that is not in _raw
+        self._used = False  # whether anybody looked: the response then depends on the cookie
 
     def __getitem__(self, key: str) -> Any:
+        self._used = True
         held = self._held
-        if held is None:
-            held = self._held = {}
-        elif key in held:
+        if held is not None and key in held:
             value = held[key]
             if self._typed and key in self._typed:
                 return self._typed[key].plain(value)
@@ -143,7 +145,15 @@ class SessionValues(MutableMapping[str, Any]):
             raise KeyError(key)
         if self._lent and self._take_back(key):
             return self[key]
-        value = held[key] = _decoder.decode(self._raw[key])
+        value: Any = _decoder.decode(self._raw[key])
+        if type(value) in _MUTABLE:
+            # Only these can be changed in place. They are held and compared later, all else is decoded again.
+            if self._base:
+                self._base.pop(key, None)
+            if held is None:
+                self._held = {key: value}
+            else:
+                held[key] = value
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -154,6 +164,7 @@ class SessionValues(MutableMapping[str, Any]):
         self._hold(key, value, None)
 
     def _hold(self, key: str, value: Any, typed_by: _Typed | None) -> None:
+        self._used = True
         if self._held is None:
             self._held = {}
         self._held[key] = value
@@ -197,6 +208,7 @@ class SessionValues(MutableMapping[str, Any]):
             self._deleted.add(key)
 
     def __contains__(self, key: object) -> bool:
+        self._used = True
         if self._held and key in self._held:
             return True
         if self._lent and self._take_back(cast("str", key)):
@@ -204,6 +216,7 @@ class SessionValues(MutableMapping[str, Any]):
         return key in self._raw and not (self._deleted and key in self._deleted)
 
     def __iter__(self) -> Iterator[str]:
+        self._used = True
         if self._lent:
             self._take_all_back()
         deleted = self._deleted or ()
@@ -217,6 +230,7 @@ class SessionValues(MutableMapping[str, Any]):
 
     def clear(self) -> None:
         """Delete every key."""
+        self._used = True
         self._held = None
         self._typed = None
         self._lent = None
@@ -259,7 +273,7 @@ class SessionValues(MutableMapping[str, Any]):
                 if self._typed and key in self._typed:
                     value = self._typed[key].plain(value)
                 data = encode_value(key, value)
-                before = self._raw.get(key)
+                before = self._base[key] if self._base and key in self._base else self._raw.get(key)
                 if before is None or (before != data and not _same(_decoder.decode(before), value)):
                     changed[key] = data
         return changed, frozenset(self._deleted) if self._deleted else frozenset()
@@ -275,6 +289,33 @@ class SessionValues(MutableMapping[str, Any]):
         self._deleted = None
         self._typed = None
         self._lent = None
+        self._base = None
+
+    def settle(self, raw: Mapping[str, bytes], written: Mapping[str, bytes], deleted: frozenset[str]) -> None:
+        """Go on from stored values after `written` and `deleted` were stored.
+
+        Objects that the caller holds stay the same, so that changing them later is noticed; what is still pending
+        stays pending; and what others stored meanwhile under keys that were only read is not taken for a change.
+        """
+        base = {} if self._base is None else self._base
+        for key in self._held or ():
+            if key in written:
+                base[key] = written[key]
+            elif key not in base:
+                base[key] = self._raw.get(key)
+        self._base = base or None
+        if self._deleted:
+            self._deleted -= deleted
+        self._raw = raw
+
+    def take(self, key: str, value: Any, raw: Mapping[str, bytes]) -> None:
+        """Go on from stored values of which `key` was just replaced by `value`; all else that is pending stays."""
+        self.settle(raw, {}, frozenset({key}))
+        if self._held:
+            self._held.pop(key, None)
+        for notes in (self._typed, self._base, self._lent):
+            if notes:
+                notes.pop(key, None)
 
     def all_encoded(self) -> dict[str, bytes]:
         """Give every value encoded, changes included. Raises TypeError."""
@@ -330,6 +371,10 @@ class Key(Generic[T]):
     def delete(self, session: SessionValues) -> None:
         """Delete the key; absent is fine."""
         session.pop(self.name, None)
+
+    def fallback(self) -> T | None:
+        """Give a fresh default, or None where the key has none."""
+        return None if self._default is None else self._default()
 
     def plain(self, value: Any) -> Any:
         """Give a value of the key's type as the data that is stored."""

@@ -1,0 +1,84 @@
+"""The one place where what a request carries becomes a token, nothing, or a refusal. Leaves the token's worth to the manager.
+
+Today that is the session cookie, and the decision whether another site caused the request.
+"""
+
+from collections.abc import Iterable, MutableMapping
+from typing import Any, NamedTuple
+
+from coatcheck.cookies import CookiePolicy, find_cookie
+from coatcheck.ids import TOKEN_LENGTH
+from coatcheck.origin import SAFE_METHODS, is_cross_site, is_foreign_origin, normalise_origins
+
+__all__ = ["Credentials", "Refusal"]
+
+
+class Refusal(NamedTuple):
+    """Why a request goes no further: an HTTP status (RFC 9110), and a sentence for whoever reads the answer."""
+
+    status: int
+    detail: str
+
+
+_CROSS_SITE = Refusal(
+    403,
+    "This request was caused by a page of another site. If that page is yours, add its origin to public_origins.",
+)
+
+
+class Credentials:
+    """Reads a request's cookie by one policy, and refuses what other sites cause.
+
+    `public_origins` are the origins, as `https://app.example`, whose pages may send unsafe requests and open
+    WebSockets. Browsers tell same-origin requests apart by themselves (`Sec-Fetch-Site`) over https and on localhost;
+    elsewhere, and for every WebSocket, the origin must be listed.
+    """
+
+    def __init__(self, policy: CookiePolicy, public_origins: Iterable[str] = ()) -> None:
+        self.policy = policy
+        self.public_origins = normalise_origins(public_origins)
+        self._name = policy.name.encode("ascii")
+        self._needle = self._name + b"="
+
+    def examine(self, scope: MutableMapping[str, Any]) -> bytes | Refusal | None:
+        """Give the session token of an ASGI scope (`http` or `websocket`), None for none, or a refusal."""
+        cookie: bytes | None = None
+        if scope["type"] == "http" and scope["method"] in SAFE_METHODS:
+            for name, value in scope["headers"]:
+                if name == b"cookie":
+                    cookie = value if cookie is None else cookie + b"; " + value
+        else:
+            origin: bytes | None = None
+            site: bytes | None = None
+            for name, value in scope["headers"]:
+                if name == b"cookie":
+                    cookie = value if cookie is None else cookie + b"; " + value
+                elif name == b"origin":
+                    # Two of them agree with nothing.
+                    origin = value if origin is None else b"null"
+                elif name == b"sec-fetch-site":
+                    site = value if site is None else b"cross-site"
+            if scope["type"] == "websocket":
+                # Browsers send no Sec-Fetch-Site here, and only they send Origin.
+                if is_foreign_origin(origin, self.public_origins):
+                    return _CROSS_SITE
+            elif is_cross_site(site, origin, self.public_origins):
+                return _CROSS_SITE
+        return None if cookie is None else self.token(cookie)
+
+    def token(self, cookie: bytes) -> bytes | None:
+        """Give the token in a Cookie header; None where there is none of ours, or more than one."""
+        needle = self._needle
+        start = cookie.find(needle)
+        if start < 0:
+            return None
+        end = start + len(needle) + TOKEN_LENGTH
+        # What browsers send is found here; all else is taken apart properly.
+        if (
+            (start == 0 or cookie[start - 2 : start] == b"; ")
+            and (end == len(cookie) or cookie[end : end + 1] == b";")
+            and cookie.find(needle, end) < 0
+        ):
+            value = cookie[start + len(needle) : end]
+            return None if b";" in value else value
+        return find_cookie(cookie, self._name)

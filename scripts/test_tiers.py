@@ -103,7 +103,7 @@ def run_tier(name: str, coverage: bool, extra: list[str]) -> tuple[Counter[str],
     if status and not (status == NO_TESTS_COLLECTED and extra):
         wrong.append(f"{name}: pytest failed (exit status {status})")
     if limit is not None and seconds > limit:
-        wrong.append(f"{name}: took {seconds:.0f} s, over its budget of {limit:.0f} s")
+        wrong.append(f"{name}: took {seconds:.1f} s, over its budget of {limit:.0f} s")
     say(f"{name}: {line_of(counts)} in {seconds:.1f} s")
     return counts, wrong
 

@@ -93,7 +93,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "paths": machine_paths,
     "layers": lambda: run(str(BIN / "lint-imports"), "--no-logo"),
     "types": lambda: run(str(BIN / "pyright")),
-    "public types": lambda: run(str(BIN / "pyright"), "--verifytypes", "coatcheck", "--ignoreexternal"),
+    "public-types": lambda: run(str(BIN / "pyright"), "--verifytypes", "coatcheck", "--ignoreexternal"),
     "promises": lambda: run(sys.executable, "scripts/check_promises.py"),
     "wheels": wheels,
 }

@@ -59,7 +59,9 @@ def wheels() -> str:
 
 def machine_paths() -> str:
     """Tracked files that hold a path of somebody's machine."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=False, capture_output=True, text=True)
+    if listed.returncode:
+        return listed.stderr
     found: list[str] = []
     for name in filter(None, listed.stdout.split("\0")):
         path = ROOT / name

@@ -2,16 +2,28 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from coatcheck.cache import NearCache
-from coatcheck.connections import LiveConnections
 from coatcheck.errors import StoreUnavailable
 from coatcheck.stores.contract import Change, ChangeStream
 
-__all__ = ["Feed"]
+__all__ = ["Closing", "Feed"]
 
 _log = logging.getLogger("coatcheck.feed")
+
+
+class Closing(Protocol):
+    """What the feed needs of the live connections: to find and close them by session."""
+
+    def of(self, session_id: str) -> Sequence[object]: ...
+
+    def sessions(self, owner: str | None = None) -> list[str]: ...
+
+    def close(self, session_id: str, reason: str) -> int: ...
+
+    def close_older(self, session_id: str, generation: int, reason: str) -> int: ...
 
 
 class Feed:
@@ -25,7 +37,7 @@ class Feed:
         self,
         stream: ChangeStream,
         cache: NearCache,
-        connections: LiveConnections,
+        connections: Closing,
         *,
         max_staleness: float,
         doubt: Callable[[list[str]], None],

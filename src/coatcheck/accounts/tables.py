@@ -1,0 +1,45 @@
+"""The accounts' one table, as SQLAlchemy sees it. Leaves its making to `migrations`; a test holds the two together.
+
+Names carry a prefix because a database may be shared with an application.
+"""
+
+from typing import Any
+
+from sqlalchemy import Boolean, Column, Double, MetaData, String, Table, Text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+from coatcheck.accounts.hashing import EncodedHash
+
+__all__ = ["VERSION_TABLE", "HashText", "metadata", "users"]
+
+VERSION_TABLE = "coatcheck_accounts_version"
+"""Where Alembic keeps the schema's version."""
+
+
+class HashText(TypeDecorator[EncodedHash]):
+    """Text whose value shows itself nowhere: drivers put the parameters of a statement into their debug logs."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> EncodedHash | None:
+        return None if value is None else EncodedHash(value)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> EncodedHash | None:
+        return None if value is None else EncodedHash(value)
+
+
+metadata = MetaData()
+
+users = Table(
+    "coatcheck_users",
+    metadata,
+    Column("id", String(22), primary_key=True),
+    Column("username", Text, nullable=False),
+    Column("username_key", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("password_hash", HashText, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+)

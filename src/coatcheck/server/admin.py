@@ -8,6 +8,8 @@ from pathlib import Path
 __all__ = ["Admin"]
 
 _TIMEOUT = 5.0
+# By listener, because the question itself is a request under way on the administration's own.
+_UNDER_WAY = r"^http\.(plain|redirect|tls|quic)\.downstream_(rq_active|cx_upgrades_active)$"
 
 
 class Admin:
@@ -37,16 +39,12 @@ class Admin:
         loop = asyncio.get_running_loop()
         until = loop.time() + within
         while loop.time() < until:
-            found = await self._gauges(r"http\..*\.downstream_(rq_active|cx_upgrades_active)")
+            found = await self._gauges(_UNDER_WAY)
             active = sum(value for name, value in found.items() if name.endswith("rq_active"))
             upgraded = sum(value for name, value in found.items() if name.endswith("upgrades_active"))
             if active <= upgraded:
                 return
             await asyncio.sleep(0.05)
-
-    async def quit(self) -> None:
-        """Tell Envoy to end now."""
-        await self._ask("POST", "/quitquitquit")
 
     async def _gauges(self, pattern: str) -> dict[str, int]:
         _, body = await self._ask("GET", f"/stats?filter={pattern}")

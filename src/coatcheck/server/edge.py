@@ -412,8 +412,9 @@ def _cluster(edge: Edge, name: str, sockets: tuple[str, ...]) -> Json:
         "type": "STATIC",
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
-        # When no worker is healthy, try them all rather than none.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
+        # When no worker is healthy, try them all rather than none. What a health check finds counts at once: merged
+        # updates would come a second later.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"},
         "per_connection_buffer_limit_bytes": 256 * 1024,
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
         "circuit_breakers": {"thresholds": [thresholds]},

@@ -47,13 +47,14 @@ class Child:
         self._pass_fds = tuple(pass_fds)
         self._log = log
         self._quiet_stderr = quiet_stderr
-        self._stopping = False
+        self.ending = False
+        """Whether it was told to end, and so will not be started again."""
         self._replacing = False
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self, within: float) -> None:
         """Start, and come back when it serves. Raises StartError if it dies first or takes longer than `within`."""
-        self._stopping = False
+        self.ending = False
         exited = await self._spawn()
         self._keeper = asyncio.create_task(self._keep(exited), name=f"keep {self.name}")
         await self._serving(within)
@@ -76,7 +77,7 @@ class Child:
 
     async def stop(self, number: signal.Signals, within: float) -> None:
         """Let it end politely, kill it `within` seconds later, and return when it is gone."""
-        self._stopping = True
+        self.ending = True
         self.send(number)
         if self._keeper is None:
             return
@@ -162,7 +163,7 @@ class Child:
             came_up = came_up or (ready.done() and not ready.cancelled())
             ready.cancel()
             status = await exited
-            if self._stopping or not came_up:
+            if self.ending or not came_up:
                 return
             if self._replacing:
                 pause = _FIRST_PAUSE
@@ -172,7 +173,7 @@ class Child:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 self.restarts += 1
-            if self._stopping:
+            if self.ending:
                 return
             born = loop.time()
             exited = await self._spawn()

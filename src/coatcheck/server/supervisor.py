@@ -83,6 +83,7 @@ class _Supervisor:
         self._envoy: Child | None = None
         self._admin = Admin(runtime_dir / "admin.sock")
         self._certificate: CertificateFiles | None = None
+        self._certificate_seen: tuple[int, int] = (0, 0)
         self._listening: list[socket.socket] = []
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -128,6 +129,7 @@ class _Supervisor:
         self._workers = [self._worker(number) for number in range(settings.workers)]
         if settings.edge:
             self._certificate = self._find_certificate()
+            self._certificate_seen = _modified(self._certificate)
             self._write_secret(self._certificate)
             self._envoy = Child(
                 "the edge (Envoy)",
@@ -213,20 +215,22 @@ class _Supervisor:
         _replace(self._runtime_dir / "secret.json", json.dumps(secret_config(str(files.certificate), str(files.key))))
 
     async def _look_after_certificate(self) -> None:
+        while True:
+            await asyncio.sleep(_CERTIFICATE_CHECK)
+            await self._refresh_certificate()
+
+    async def _refresh_certificate(self) -> None:
         """Renew our own certificate in time, and have the edge read the files again when they were replaced."""
         if self._certificate is None:
             return
-        seen = _modified(self._certificate)
-        while True:
-            await asyncio.sleep(_CERTIFICATE_CHECK)
-            try:
-                files = await asyncio.to_thread(self._find_certificate)
-            except CoatcheckError as error:
-                _log(f"{error}; still serving the certificate from before")
-                continue
-            if _modified(files) != seen:
-                seen = _modified(files)
-                self._write_secret(files)
+        try:
+            files = await asyncio.to_thread(self._find_certificate)
+        except CoatcheckError as error:
+            _log(f"{error}; still serving the certificate from before")
+            return
+        if _modified(files) != self._certificate_seen:
+            self._certificate_seen = _modified(files)
+            self._write_secret(files)
 
     async def _replace_workers(self, asked: "asyncio.Queue[None]") -> None:
         while True:
@@ -237,6 +241,7 @@ class _Supervisor:
                     self._warn_of_edge_settings(fresh)
                     self._settings = fresh.model_copy(update={"workers": self._settings.workers})
                     self._write_settings()
+                await self._refresh_certificate()
                 for worker in self._workers:
                     await worker.replace(_START_TIMEOUT + self._settings.limits.drain_timeout)
                 _log("every worker was replaced")
@@ -264,8 +269,11 @@ class _Supervisor:
                 await self._admin.drain(cap)
         if self._envoy is not None:
             await self._envoy.stop(signal.SIGTERM, _ENVOY_DRAIN)
-        # SIGINT: at once, because nobody sends them requests any more.
-        await asyncio.gather(*(worker.stop(signal.SIGINT, cap + 2.0) for worker in self._workers))
+        # SIGINT: at once, because nobody sends them requests any more. What has not come up yet knows SIGTERM only.
+        numbers = [signal.SIGINT if worker.ready.is_set() else signal.SIGTERM for worker in self._workers]
+        await asyncio.gather(
+            *(worker.stop(number, cap + 2.0) for worker, number in zip(self._workers, numbers, strict=True))
+        )
 
     async def _kill(self) -> None:
         children = [*self._workers, *([self._envoy] if self._envoy else [])]
@@ -314,7 +322,7 @@ def _envoy_path() -> str:
 
 def _envoy_line(line: str) -> str | None:
     """Envoy's own words for the log, but never the configuration that it likes to quote."""
-    if not line.startswith("["):
+    if not line.startswith("[") or "caught ENVOY_SIG" in line:
         return None
     text = re.sub(r"^\[[^\]]*\]\[\d+\]", "", line)
     return f"edge: {text.partition('{')[0].partition('|')[0][:300].strip()}"

@@ -30,10 +30,10 @@ from coatcheck.server.context import WorkerContext
 from coatcheck.server.lifeline import READY
 from coatcheck.server.settings import Settings, restore_settings
 
-__all__ = ["APPLICATION", "main"]
+__all__ = ["APPLICATION", "NOTICE", "main"]
 
 APPLICATION = "coatcheck.server.app:create_app"
-_NOTICE = 1.5
+NOTICE = 1.5
 """Seconds between saying that it leaves and leaving; the edge asks every half second."""
 # Not from zero: a worker that was restarted must not repeat its predecessor's numbers.
 _serials = itertools.count(secrets.randbits(40))
@@ -106,7 +106,7 @@ async def _serve(
     def drain() -> None:
         if not context.draining:
             context.draining = True
-            loop.call_later(_NOTICE if context.edge else 0.0, leave)
+            loop.call_later(NOTICE if context.edge else 0.0, leave)
 
     def supervisor_gone() -> None:
         if not lifeline.recv(64):

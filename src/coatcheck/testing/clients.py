@@ -154,7 +154,8 @@ def _answer(set_cookie: bytes) -> HTTPResponse:
 
 
 def _request(url: str) -> Request:
-    return Request(url)  # noqa: S310: http.cookiejar wants one; nobody opens it
+    # http.cookiejar wants one; nobody opens it.
+    return Request(url)  # noqa: S310
 
 
 async def _awaited(coroutine: Coroutine[Any, Any, T]) -> T:

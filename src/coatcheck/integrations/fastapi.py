@@ -1,0 +1,138 @@
+"""FastAPI's dependencies: the session, the user, and the demand for a (recent) login. Leaves loading to SessionMiddleware.
+
+    @app.get("/profile")
+    async def profile(user: CurrentUser) -> str: ...
+
+    @app.delete("/account", dependencies=[Depends(require_login(fresh_within=300))])
+    async def delete_account() -> None: ...
+
+They work in HTTP and in WebSocket routes, alone, as parameters or in `dependencies=[…]` of routes, routers and apps.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
+
+from coatcheck.cookies import CookiePolicy
+from coatcheck.errors import MissingDependency, UsageError
+from coatcheck.session import Session, session_of
+
+try:
+    from fastapi import Depends, FastAPI, HTTPException, WebSocketException
+    from fastapi.openapi.models import APIKey, APIKeyIn
+    from fastapi.requests import HTTPConnection
+    from fastapi.security.base import SecurityBase
+except ImportError as error:
+    raise MissingDependency("fastapi", "fastapi", "coatcheck.integrations.fastapi") from error
+
+__all__ = ["CurrentSession", "CurrentUser", "RequireLogin", "describe_sessions", "require_login"]
+
+_SCHEME = "session"
+_POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
+_CHALLENGE: Mapping[str, Any] = {
+    "description": "Nobody is logged in, or not recently enough",
+    "headers": {
+        "WWW-Authenticate": {
+            "description": "`Bearer`; with `insufficient_user_authentication` and `max_age` where the login is too old "
+            "(RFC 9470)",
+            "schema": {"type": "string"},
+        }
+    },
+}
+
+
+class RequireLogin(SecurityBase):
+    """What `require_login` gives: a dependency whose value is the session of a user. OpenAPI shows it as a cookie."""
+
+    def __init__(self, fresh_within: float | None = None) -> None:
+        if fresh_within is not None and not fresh_within > 0:
+            raise UsageError(f"fresh_within={fresh_within!r} must be a positive number of seconds, or None")
+        self.fresh_within = fresh_within
+        self.scheme_name = _SCHEME
+        self.model = APIKey.model_validate(
+            {
+                "in": APIKeyIn.cookie,
+                "name": CookiePolicy().name,
+                "description": "The session cookie, which logging in sets.",
+            }
+        )
+
+    async def __call__(self, connection: HTTPConnection) -> Session:
+        """Give the session; raise HTTPException(401), which also refuses a WebSocket before it is accepted."""
+        session = session_of(connection)
+        if not session.is_authenticated:
+            raise _refusal(connection, "Unauthorized", "Bearer")
+        if self.fresh_within is not None and not session.is_fresh(self.fresh_within):
+            challenge = (
+                'Bearer error="insufficient_user_authentication", '
+                'error_description="A more recent login is required", '
+                f'max_age="{math.floor(self.fresh_within)}"'
+            )
+            raise _refusal(connection, "A more recent login is required", challenge)
+        return session
+
+
+def require_login(*, fresh_within: float | None = None) -> RequireLogin:
+    """Demand a logged-in user, as `Depends(require_login())`; the dependency's value is the `Session`.
+
+    With `fresh_within` the user must have proved who they are within that many seconds. Otherwise the answer is 401
+    with the `WWW-Authenticate` of RFC 6750, section 3, or, for a login that is too old, of RFC 9470, section 3. A
+    WebSocket is refused before it is accepted: with the same 401 where the server can (ASGI's extension
+    `websocket.http.response`), else by closing it with 1008, which the server tells as 403. Raises UsageError for a
+    `fresh_within` that is not positive.
+    """
+    return RequireLogin(fresh_within)
+
+
+def _refusal(connection: HTTPConnection, detail: str, challenge: str) -> Exception:
+    scope = connection.scope
+    if scope["type"] == "websocket" and "websocket.http.response" not in (scope.get("extensions") or {}):
+        return WebSocketException(_POLICY_VIOLATION, detail)
+    return HTTPException(401, detail, headers={"WWW-Authenticate": challenge})
+
+
+async def _session(connection: HTTPConnection) -> Session:
+    return session_of(connection)
+
+
+async def _user(session: Annotated[Session, Depends(require_login())]) -> str:
+    assert session.user_id is not None
+    return session.user_id
+
+
+CurrentSession = Annotated[Session, Depends(_session)]
+"""The request's session, an anonymous visitor's included. In OpenAPI it demands nothing, for nothing is demanded."""
+
+CurrentUser = Annotated[str, Depends(_user)]
+"""The id of the logged-in user; 401 with `WWW-Authenticate: Bearer` where nobody is logged in (see `require_login`)."""
+
+
+def describe_sessions(app: FastAPI, *, cookie: CookiePolicy | None = None) -> None:
+    """Complete what the app's OpenAPI says of sessions: the cookie's name by your policy, and each 401 that a login can need.
+
+    FastAPI lets no dependency document its answers, and none of them knows the middleware's policy: so this wraps
+    `app.openapi`. Without it the schema names the default cookie `__Host-session` and leaves the 401 out. What a route
+    documents itself for 401 is left alone.
+    """
+    name = (cookie or CookiePolicy()).name
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = generate()
+        schemes = cast("dict[str, dict[str, Any]]", schema.get("components", {}).get("securitySchemes", {}))
+        if _SCHEME in schemes:
+            schemes[_SCHEME]["name"] = name
+        for path in cast("dict[str, dict[str, Any]]", schema.get("paths", {})).values():
+            for operation in path.values():
+                if isinstance(operation, dict):
+                    _add_challenge(cast("dict[str, Any]", operation))
+        return schema
+
+    app.openapi = openapi
+
+
+def _add_challenge(operation: dict[str, Any]) -> None:
+    demands = cast("list[dict[str, list[str]]]", operation.get("security", []))
+    if any(_SCHEME in demand for demand in demands):
+        responses = cast("dict[str, Any]", operation.setdefault("responses", {}))
+        responses.setdefault("401", dict(_CHALLENGE))

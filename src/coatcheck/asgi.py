@@ -108,7 +108,12 @@ class SessionMiddleware:
 
     async def late(self, session: Session) -> None:
         """Store what was changed after the response had started."""
-        if not await session.commit(cookie=False) and session.is_new:
+        try:
+            stored = await session.commit(cookie=False)
+        except StoreUnavailable as error:
+            _log.error("what was changed after the response had started is lost: %s", error)
+            return
+        if not stored and session.is_new:
             _log.warning(
                 "a session was begun after the response had started, so its cookie could not be set and it was dropped: "
                 "store something before the first byte, or call await session.save()"
@@ -214,6 +219,7 @@ class _Response:
         try:
             await self._session.commit()
         except (StoreUnavailable, SessionRefused) as error:
+            self._session.discard()
             await self.fail(error)
             return
         await self._start(message)

@@ -186,6 +186,7 @@ class Session(SessionValues):
         everywhere" that ran meanwhile wins, and LoginRefused is raised. What an anonymous visitor stored is kept;
         another user's data is not. `remember` lets the cookie outlive the browser. The lifetime starts again.
         """
+        self._used = True
         if not user_id:
             raise UsageError("log_in needs the id of a user: an empty one belongs to nobody")
         if epoch is None:

@@ -20,8 +20,7 @@ def own(tmp_path: Path) -> Iterator[RunningServer]:
     """A server for one test, which may do to it what it likes."""
     running = start_server(tmp_path, "--workers", "2", app=ECHO)
     yield running
-    if running.process.poll() is None:
-        running.stop(signal.SIGKILL)
+    running.stop()
 
 
 def until(true: Callable[[], bool], within: float = 15.0) -> None:
@@ -133,6 +132,16 @@ def test_a_killed_worker_is_replaced_while_the_others_serve(own: RunningServer) 
     assert "was ended by SIGKILL; starting it again" in own.said()
 
 
+def test_a_worker_that_hangs_is_replaced_and_nobody_waits_for_it(own: RunningServer) -> None:
+    hung = min(own.workers())
+    os.kill(hung, signal.SIGSTOP)
+    # At first the edge does not know, and a request may wait until it has asked in vain.
+    until(lambda: "does not answer and is killed" in own.said(), 30)
+    for _ in range(10):
+        assert works(own)
+    until(lambda: len(own.workers()) == 2 and hung not in own.workers())
+
+
 def test_a_killed_edge_is_replaced_and_connections_get_new_names(own: RunningServer) -> None:
     first = httpx.get(own.http).json()["connection_id"]
     edge = own.edge()
@@ -180,11 +189,16 @@ def test_a_second_signal_stops_at_once(own: RunningServer) -> None:
     assert not [pid for pid in children if alive(pid)]
 
 
-def test_nothing_outlives_a_killed_supervisor(own: RunningServer) -> None:
+def test_nothing_outlives_a_killed_supervisor(own: RunningServer, tmp_path: Path) -> None:
     children = own.children()
     assert len(children) == 3
+    left = runtime_dir(own)
     own.stop(signal.SIGKILL)
     until(lambda: not [pid for pid in children if alive(pid)])
+    # The next start clears away what is left.
+    again = start_server(tmp_path, app=ECHO)
+    again.stop()
+    assert not left.exists()
 
 
 def test_sighup_replaces_the_workers_one_by_one_without_a_failed_request(own: RunningServer) -> None:

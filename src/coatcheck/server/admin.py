@@ -1,11 +1,11 @@
-"""Asks Envoy's administration interface, over its Unix socket, how it is, and tells it to drain. The supervisor's alone."""
+"""Asks the edge and the workers, over their Unix sockets, how they are, and tells the edge to drain. The supervisor's alone."""
 
 import asyncio
 import contextlib
 import re
 from pathlib import Path
 
-__all__ = ["Admin"]
+__all__ = ["Admin", "ask"]
 
 _TIMEOUT = 5.0
 # By listener, because the question itself is a request under way on the administration's own.
@@ -51,19 +51,22 @@ class Admin:
         return {name: int(value) for name, value in re.findall(r"^([\w.]+): (\d+)", body.decode(), re.MULTILINE)}
 
     async def _ask(self, method: str, target: str) -> tuple[int, bytes]:
-        try:
-            async with asyncio.timeout(_TIMEOUT):
-                reader, writer = await asyncio.open_unix_connection(self._path)
-                try:
-                    request = (
-                        f"{method} {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-                    )
-                    writer.write(request.encode())
-                    answer = await reader.read()
-                finally:
-                    writer.close()
-        except TimeoutError:
-            raise OSError(f"Envoy did not answer {target} within {_TIMEOUT:g} s") from None
-        head, _, body = answer.partition(b"\r\n\r\n")
-        words = head.split(b" ", 2)
-        return (int(words[1]) if len(words) > 1 and words[1].isdigit() else 0), body
+        return await ask(self._path, method, target)
+
+
+async def ask(path: Path, method: str, target: str, within: float = _TIMEOUT) -> tuple[int, bytes]:
+    """One request over a Unix socket: status (0 if there was none) and body. Raises OSError when nobody answers."""
+    try:
+        async with asyncio.timeout(within):
+            reader, writer = await asyncio.open_unix_connection(path)
+            try:
+                request = f"{method} {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+                writer.write(request.encode())
+                answer = await reader.read()
+            finally:
+                writer.close()
+    except TimeoutError:
+        raise OSError(f"{path.name} did not answer {target} within {within:g} s") from None
+    head, _, body = answer.partition(b"\r\n\r\n")
+    words = head.split(b" ", 2)
+    return (int(words[1]) if len(words) > 1 and words[1].isdigit() else 0), body

@@ -6,7 +6,13 @@ import socket
 from coatcheck.server.errors import StartError
 from coatcheck.server.settings import Settings
 
-__all__ = ["check_ports", "listen"]
+__all__ = ["addresses", "check_ports", "listen"]
+
+
+def addresses(settings: Settings) -> tuple[str, ...]:
+    """Where to listen; of localhost's two addresses only those that this machine has."""
+    wanted = settings.listen_addresses()
+    return tuple(each for each in wanted if len(wanted) == 1 or _has(each))
 
 
 def check_ports(settings: Settings) -> None:
@@ -14,7 +20,7 @@ def check_ports(settings: Settings) -> None:
 
     Needed because two servers can share a port without an error (SO_REUSEPORT), each getting half of the requests.
     """
-    for address in settings.listen_addresses():
+    for address in addresses(settings):
         for kind, port, option in (
             (socket.SOCK_STREAM, settings.http_port, "--http-port"),
             (socket.SOCK_STREAM, settings.https_port, "--https-port"),
@@ -25,13 +31,20 @@ def check_ports(settings: Settings) -> None:
 
 def listen(settings: Settings) -> list[socket.socket]:
     """Sockets that listen on the plain port, for workers to inherit. Raises StartError."""
-    sockets = [
-        _bind(address, settings.http_port, socket.SOCK_STREAM, "--http-port") for address in settings.listen_addresses()
-    ]
+    sockets = [_bind(address, settings.http_port, socket.SOCK_STREAM, "--http-port") for address in addresses(settings)]
     for each in sockets:
         each.listen(1024)
         each.setblocking(False)
     return sockets
+
+
+def _has(address: str) -> bool:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
 
 
 def _bind(address: str, port: int, kind: socket.SocketKind, option: str) -> socket.socket:

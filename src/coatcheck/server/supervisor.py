@@ -6,6 +6,7 @@ outlives it. Leaves the edge's configuration to `edge`, and each process's life 
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -15,13 +16,13 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from coatcheck.errors import CoatcheckError
-from coatcheck.server.admin import Admin
+from coatcheck.server.admin import Admin, ask
 from coatcheck.server.certificates import (
     CertificateFiles,
     check_certificate,
@@ -31,7 +32,7 @@ from coatcheck.server.certificates import (
 from coatcheck.server.connection_table import ConnectionTable
 from coatcheck.server.edge import Edge, edge_config, secret_config
 from coatcheck.server.errors import StartError
-from coatcheck.server.ports import check_ports, listen
+from coatcheck.server.ports import addresses, check_ports, listen
 from coatcheck.server.processes import Child
 from coatcheck.server.settings import Settings
 from coatcheck.server.worker import APPLICATION
@@ -42,6 +43,8 @@ _START_TIMEOUT = 30.0
 _CERTIFICATE_CHECK = 600.0
 """Seconds between two looks at the certificate: whether it needs renewing, or its files were replaced."""
 _ENVOY_DRAIN = 5.0
+_HANG = 5.0
+"""Seconds that a worker may take to say that it is alive; after two such silences it is killed and replaced."""
 
 
 def serve(
@@ -57,11 +60,30 @@ def serve(
     """
     os.umask(0o077)
     ensure_data_dir(settings.data_dir)
-    runtime_dir = Path(tempfile.mkdtemp(prefix="coatcheck-"))  # 0700; short, because socket paths must be
-    try:
+    with _runtime_dir() as runtime_dir:
         asyncio.run(_Supervisor(settings, runtime_dir, reload, application, announce).run())
+
+
+@contextlib.contextmanager
+def _runtime_dir() -> Generator[Path]:
+    """A directory of mode 0700 for sockets, with a path as short as theirs must be; gone afterwards.
+
+    Also clears away those of servers that were killed: whose lock nobody holds any more.
+    """
+    for left in Path(tempfile.gettempdir()).glob("coatcheck-*/lock"):
+        with contextlib.suppress(OSError), left.open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if left.stat().st_uid == os.getuid():
+                shutil.rmtree(left.parent, ignore_errors=True)
+    path = Path(tempfile.mkdtemp(prefix="coatcheck-"))
+    try:
+        # Locked before it has the name by which others look for it.
+        with (path / "lock.new").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            (path / "lock.new").rename(path / "lock")
+            yield path
     finally:
-        shutil.rmtree(runtime_dir, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 class _Supervisor:
@@ -101,6 +123,7 @@ class _Supervisor:
             for line in _greeting(self._settings, self._certificate):
                 self._announce(line)
             chores.append(asyncio.create_task(self._look_after_certificate()))
+            chores += [asyncio.create_task(self._look_after(number)) for number in range(self._settings.workers)]
             reloads = asyncio.Queue[None]()
             loop.add_signal_handler(signal.SIGHUP, reloads.put_nowait, None)
             chores.append(asyncio.create_task(self._replace_workers(reloads)))
@@ -186,7 +209,7 @@ class _Supervisor:
         settings = self._settings
         edge = Edge(
             boot_id=secrets.token_hex(4),
-            addresses=settings.listen_addresses(),
+            addresses=addresses(settings),
             http_port=settings.http_port,
             https_port=settings.https_port,
             worker_sockets=tuple(str(self._socket(number)) for number in range(settings.workers)),
@@ -213,6 +236,23 @@ class _Supervisor:
 
     def _write_secret(self, files: CertificateFiles) -> None:
         _replace(self._runtime_dir / "secret.json", json.dumps(secret_config(str(files.certificate), str(files.key))))
+
+    async def _look_after(self, number: int) -> None:
+        """Kill a worker that hangs. Without an edge workers share one socket, and nobody can ask one of them alone."""
+        worker, silences = self._workers[number], 0
+        while self._settings.edge:
+            await asyncio.sleep(1.0)
+            await worker.ready.wait()
+            try:
+                await ask(self._socket(number), "GET", "/healthz", _HANG)
+            except OSError:
+                silences += 1
+            else:
+                silences = 0
+            if silences == 2 and worker.ready.is_set():
+                _log(f"{worker.name} does not answer and is killed")
+                worker.send(signal.SIGKILL)
+                silences = 0
 
     async def _look_after_certificate(self) -> None:
         while True:

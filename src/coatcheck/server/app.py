@@ -1,0 +1,125 @@
+"""The composition root: settings and a worker's context in, one ASGI application out.
+
+From outside to inside: the facts about the connection, the envelope, the session by the cookie of the request's scheme,
+then `verify` or FastAPI. Leaves sockets and processes to `worker` and `supervisor`.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from importlib.metadata import version
+from typing import Any, TypeAlias
+
+import structlog
+from fastapi import FastAPI
+
+from coatcheck.accounts import Accounts, PasswordHasher
+from coatcheck.errors import CoatcheckError, StoreUnavailable
+from coatcheck.manager import Sessions
+from coatcheck.server import openapi, problems, rest
+from coatcheck.server.certificates import ensure_data_dir
+from coatcheck.server.connection_facts import ConnectionFactsMiddleware
+from coatcheck.server.context import WorkerContext
+from coatcheck.server.envelope import Envelope, HeadAsGet
+from coatcheck.server.logs import configure_logging
+from coatcheck.server.rest.verify import PATH, Verify
+from coatcheck.server.schemes import SchemeSessions
+from coatcheck.server.services import Services
+from coatcheck.server.settings import Settings
+
+__all__ = ["Application", "compose", "create_app"]
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_DESCRIPTION = (
+    "Log in once and every request knows you; log out and it is over everywhere at once. "
+    "Errors are problem documents (RFC 9457). The session travels in a cookie: `__Host-session` over TLS; `session` over "
+    "plain HTTP, on loopback only."
+)
+_log = structlog.stdlib.get_logger("coatcheck.server")
+
+
+def create_app(settings: Settings, worker: WorkerContext) -> Application:
+    """Give the application that a worker process serves, and set up this process's logging."""
+    configure_logging(settings.log_format)
+    ensure_data_dir(settings.data_dir)
+    return compose(
+        Services(
+            settings=settings,
+            worker=worker,
+            sessions=Sessions(settings.store_url()),
+            accounts=Accounts(settings.accounts_url(), hasher=PasswordHasher()),
+        )
+    )
+
+
+def compose(services: Services) -> Application:
+    """Put the application together from parts that may be a test's own. Its lifespan starts and closes them."""
+    settings, worker = services.settings, services.worker
+    origins = settings.effective_public_origins()
+    api = _api(services)
+    verify = Verify(public_origins=origins)
+
+    def routes(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["path"] == PATH and scope["type"] == "http":
+            return verify(scope, receive, send)
+        return api(scope, receive, send)
+
+    sessions = SchemeSessions(HeadAsGet(routes), services.sessions, public_origins=origins)
+    envelope = Envelope(sessions, worker=worker.worker_id, show_worker=settings.is_loopback())
+    inside = ConnectionFactsMiddleware(envelope, worker)
+
+    def application(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "lifespan":
+            return _lifespan(services, receive, send)
+        return inside(scope, receive, send)
+
+    return application
+
+
+def _api(services: Services) -> FastAPI:
+    api = FastAPI(
+        title="Coatcheck",
+        version=version("coatcheck"),
+        description=_DESCRIPTION,
+        # The framework's own pages load scripts from elsewhere.
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    api.state.services = services
+    problems.install(api)
+    rest.install(api)
+    openapi.install(api, docs=services.settings.is_loopback())
+    api.router.routes.extend(_page_routes())
+    return api
+
+
+def _page_routes() -> list[Any]:
+    from coatcheck.server.ui import page_routes
+
+    return list(page_routes())
+
+
+async def _lifespan(services: Services, receive: Receive, send: Send) -> None:
+    """Start and close the parts. What keeps them from starting is one line, not a traceback."""
+    await receive()
+    try:
+        await services.accounts.start()
+        try:
+            await services.sessions.start()
+        except StoreUnavailable as error:
+            # Each request tries again; until then it is 503, and `/readyz` says so.
+            _log.warning("the session store is away", error=str(error))
+    except CoatcheckError as error:
+        await services.accounts.close()
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        return
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await services.sessions.close()
+    await services.accounts.close()
+    await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,166 @@
+"""What stands around every answer: headers of security, the worker's number, a bound on bodies, one log line. Plain ASGI.
+
+Also the last net: an application that fails without an answer gets a problem document, and the log a traceback
+without the values of variables. Leaves what is answered to everything within.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import structlog
+from starlette.exceptions import HTTPException
+
+from coatcheck.server.problems import problem_response
+
+__all__ = ["MAX_BODY", "Envelope", "HeadAsGet"]
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MAX_BODY = 64 * 1024
+"""Bytes in a request's body, at most."""
+
+_MOST_PATH = 200
+_QUIET = frozenset(("/healthz", "/readyz"))
+_SECURITY: tuple[tuple[bytes, bytes], ...] = (
+    # For whatever is no page of ours; pages bring their own.
+    (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    # `no-referrer` would make the Origin of a form's POST null.
+    (b"referrer-policy", b"same-origin"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+)
+_log = structlog.stdlib.get_logger("coatcheck.request")
+
+
+class Envelope:
+    """The outermost part but for ConnectionFactsMiddleware. `worker` is the number to be shown, or None to show none."""
+
+    def __init__(self, app: Application, *, worker: int, show_worker: bool) -> None:
+        self._app = app
+        self._worker = worker
+        own = ((b"x-coatcheck-worker", str(worker).encode("ascii")),) if show_worker else ()
+        self._headers = (*_SECURITY, *own)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = perf_counter()
+        answer = _Answer(send, self._headers, api=scope["path"].startswith("/v1/"))
+        try:
+            if _declared_length(scope) > MAX_BODY:
+                await _too_large()(scope, receive, answer.send)
+            else:
+                await self._app(scope, _Bounded(receive).receive, answer.send)
+        except Exception:
+            _log.exception("failed", path=_path(scope))
+            if not answer.status:
+                await problem_response(500, "The server failed to answer this request.")(scope, receive, answer.send)
+            elif not answer.complete:
+                raise  # so that the server cuts the connection: the client must not take a part for the whole
+        finally:
+            log = _log.debug if scope["path"] in _QUIET else _log.info
+            log(
+                "request",
+                method=scope["method"],
+                path=_path(scope),
+                status=answer.status or None,
+                ms=round((perf_counter() - begun) * 1000, 2),
+                worker=self._worker,
+            )
+
+
+class HeadAsGet:
+    """Answers HEAD as GET without the body (RFC 9110, section 9.3.2), which FastAPI's routes do not do by themselves."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            return self._app(scope, receive, send)
+
+        def without_body(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            return send(message)
+
+        return self._app({**scope, "method": "GET"}, receive, without_body)
+
+
+class _Answer:
+    """One request's way out."""
+
+    __slots__ = ("_api", "_headers", "_send", "complete", "status")
+
+    def __init__(self, send: Send, headers: tuple[tuple[bytes, bytes], ...], *, api: bool) -> None:
+        self._send = send
+        self._headers = headers
+        self._api = api
+        self.status = 0
+        self.complete = False
+
+    def send(self, message: Message) -> Awaitable[None]:
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = self._complete(message.get("headers", ()))
+        elif kind == "http.response.body":
+            self.complete = not message.get("more_body", False)
+        return self._send(message)
+
+    def _complete(self, given: Any) -> list[tuple[bytes, bytes]]:
+        headers: list[tuple[bytes, bytes]] = [
+            (name, value) for name, value in given if not (self._api and name.lower() == b"cache-control")
+        ]
+        names = {name.lower() for name, _ in headers}
+        headers += [header for header in self._headers if header[0] not in names]
+        if b"cache-control" not in names or self._api:
+            headers.append((b"cache-control", b"no-store"))
+        return headers
+
+
+class _Bounded:
+    """One request's body, which ends in 413 when it gets too long, whatever was declared."""
+
+    __slots__ = ("_left", "_receive")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._left = MAX_BODY
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise HTTPException(413, _TOO_LARGE)
+        return message
+
+
+_TOO_LARGE = f"A body has at most {MAX_BODY} bytes here."
+
+
+def _too_large() -> Any:
+    return problem_response(413, _TOO_LARGE)
+
+
+def _declared_length(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0
+
+
+def _path(scope: Scope) -> str:
+    # As it was sent: what is decoded could hold line breaks. Never the query, which may hold anything.
+    raw: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "backslashreplace")
+    path = raw.partition(b"?")[0][:_MOST_PATH].decode("latin-1")
+    return path if path.isascii() and path.isprintable() else ascii(path)[1:-1]

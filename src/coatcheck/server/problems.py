@@ -1,0 +1,191 @@
+"""Every refusal as a problem document (RFC 9457), with the headers that belong to it. Leaves what is refused to the routes.
+
+Promises that no answer repeats what a request carried: of an input that does not fit, only the field and the reason.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, cast
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from coatcheck.accounts import (
+    AccountRefused,
+    AccountsUnavailable,
+    HashQueueFull,
+    NameRefused,
+    PasswordRefused,
+    UsernameRefused,
+    UsernameTaken,
+)
+from coatcheck.errors import SessionRefused, StoreUnavailable
+
+__all__ = ["MEDIA_TYPE", "InvalidField", "Problem", "ProblemError", "documented", "install", "problem_response"]
+
+MEDIA_TYPE = "application/problem+json"
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+_FIELD_NAME = re.compile(r"[A-Za-z_]{1,40}")
+_MOST_FIELDS = 20
+_FIELDS: Mapping[type[AccountRefused], str] = {
+    UsernameRefused: "username",
+    UsernameTaken: "username",
+    NameRefused: "name",
+    PasswordRefused: "password",
+}
+
+
+class InvalidField(BaseModel):
+    """One field of the request that does not fit."""
+
+    field: str = Field(description="The field's name, or `body` for the whole.", examples=["password"])
+    detail: str = Field(examples=["Field required"])
+
+
+class Problem(BaseModel):
+    """What went wrong, as RFC 9457 writes it. Its type is `about:blank`: the status says which kind it is."""
+
+    title: str = Field(description="The status in words.", examples=["Unauthorized"])
+    status: int = Field(examples=[401])
+    detail: str | None = Field(default=None, description="A sentence that can be shown to a person.")
+    errors: list[InvalidField] | None = Field(default=None, description="With 422: which fields do not fit.")
+
+
+class ProblemError(Exception):
+    """Raised by a route to answer with a problem; `detail` is a sentence that may be shown to anybody."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        errors: Sequence[InvalidField] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers or {}
+        self.errors = errors
+
+
+def problem_response(
+    status: int,
+    detail: str | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[InvalidField] = (),
+) -> Response:
+    """Give the answer. A 401 without a challenge of its own gets `Bearer` (RFC 6750, section 3)."""
+    problem = Problem(title=_title(status), status=status, detail=detail, errors=list(errors) or None)
+    answer = JSONResponse(problem.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE)
+    if status == 401:
+        answer.headers.setdefault("www-authenticate", "Bearer")
+    return answer
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of the application and of the framework answered as a problem."""
+    handlers: dict[type[Exception], Handler] = {
+        ProblemError: _problem,
+        HTTPException: _http_exception,
+        RequestValidationError: _validation,
+        AccountRefused: _account_refused,
+        SessionRefused: _session_refused,
+        StoreUnavailable: _unavailable,
+        AccountsUnavailable: _unavailable,
+        HashQueueFull: _unavailable,
+        Exception: _failure,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: these statuses are answered with a problem."""
+    return {status: {"model": Problem, "description": _title(status)} for status in statuses}
+
+
+def _title(status: int) -> str:
+    # Python 3.13 took over RFC 9110's names for these two.
+    return {413: "Content Too Large", 422: "Unprocessable Content"}.get(status) or HTTPStatus(status).phrase
+
+
+async def _problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return problem_response(error.status, error.detail, headers=error.headers, errors=error.errors)
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    # What a route or dependency has to say is better than what the framework says.
+    own = error.detail not in (HTTPStatus(error.status_code).phrase, _UNREADABLE)
+    detail = error.detail if own else _DETAILS.get(error.status_code)
+    return problem_response(error.status_code, detail, headers=error.headers)
+
+
+_UNREADABLE = "There was an error parsing the body"
+_DETAILS = {
+    400: "The body cannot be read as JSON.",
+    401: "Nobody is logged in.",
+    404: "There is nothing at this address.",
+    405: "This address does not know that method; Allow names those it knows.",
+}
+
+
+async def _validation(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    # Each error also has `input` and `ctx`: what the client sent, passwords included. They stay here.
+    found = cast("Sequence[Mapping[str, Any]]", error.errors())[:_MOST_FIELDS]
+    errors = [InvalidField(field=_field(item["loc"]), detail=_reason(item)) for item in found]
+    return problem_response(422, "The request does not have the form that is expected here.", errors=errors)
+
+
+def _field(location: Sequence[object]) -> str:
+    # A name that we do not know may be anything, a password among it: it is shown only if it looks like a name.
+    last = location[-1] if len(location) > 1 else "body"
+    return last if isinstance(last, str) and _FIELD_NAME.fullmatch(last) else "body"
+
+
+def _reason(item: Mapping[str, Any]) -> str:
+    kind = str(item["type"])
+    return {
+        "json_invalid": "This is not JSON.",
+        "model_attributes_type": "Send a JSON object, with Content-Type: application/json.",
+        "extra_forbidden": "There is no such field here.",
+        "missing": "This field is required.",
+        "string_unicode": "This is not Unicode text.",
+    }.get(kind, str(item["msg"]))
+
+
+async def _account_refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, AccountRefused)
+    status = 409 if isinstance(error, UsernameTaken) else 422
+    return problem_response(
+        status, str(error), errors=[InvalidField(field=_FIELDS.get(type(error), "body"), detail=str(error))]
+    )
+
+
+async def _session_refused(_: Request, error: Exception) -> Response:
+    return problem_response(401, f"{str(error)[:1].upper()}{str(error)[1:]}.")
+
+
+async def _unavailable(_: Request, error: Exception) -> Response:
+    assert isinstance(error, StoreUnavailable | AccountsUnavailable | HashQueueFull)
+    detail = {
+        StoreUnavailable: "The sessions cannot be asked right now. Nothing is lost; try again.",
+        AccountsUnavailable: "The accounts cannot be asked right now. Nothing is lost; try again.",
+        HashQueueFull: "Too many passwords are being checked at the moment; try again in a second.",
+    }[type(error)]
+    return problem_response(503, detail, headers={"retry-after": str(error.retry_after)})
+
+
+async def _failure(_: Request, error: Exception) -> Response:
+    return problem_response(500, "The server failed to answer this request. What happened is in its log.")

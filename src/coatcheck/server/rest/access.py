@@ -1,0 +1,54 @@
+"""Who a request comes from, and logging that person in. Leaves cookies and cross-site to SessionMiddleware."""
+
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from coatcheck.accounts import User
+from coatcheck.integrations.fastapi import CurrentSession, require_login
+from coatcheck.server.problems import ProblemError
+from coatcheck.server.schemes import SCHEME
+from coatcheck.server.services import Services, ServicesOf
+from coatcheck.session import Session
+
+__all__ = ["CurrentSession", "LoginSession", "LoginUser", "enter_session", "seen_of"]
+
+_MOST_USER_AGENT = 300
+
+LoginSession = Annotated[Session, Depends(require_login())]
+"""The session of a logged-in user; 401 without one."""
+
+
+async def _user(session: LoginSession, services: ServicesOf) -> User:
+    assert session.user_id is not None
+    user = await services.accounts.get(session.user_id)
+    if user is None or user.disabled:
+        # Disabling ends the sessions, so this is the moment in between, or a database that was replaced.
+        raise ProblemError(401, "There is no such account any more.")
+    return user
+
+
+LoginUser = Annotated[User, Depends(_user)]
+"""The user who is logged in, as the accounts have them now; 401 without one."""
+
+
+async def enter_session(
+    request: Request, session: Session, services: Services, user: User, *, epoch: int, remember: bool | None = None
+) -> None:
+    """Make the request's session that of a user who has just proved who they are, under a new secret.
+
+    `epoch` must have been read before the proof was looked at. Raises LoginRefused.
+    """
+    await session.log_in(user.id, epoch=epoch, remember=remember, about=seen_of(request, user))
+
+
+def seen_of(request: Request, user: User) -> dict[str, str]:
+    """What a session is to know of its login: for lists, for `/v1/verify`, and the scheme that it is confined to."""
+    return {
+        "username": user.username,
+        "method": "password",
+        "address": request.client.host if request.client else "",
+        "user_agent": request.headers.get("user-agent", "")[:_MOST_USER_AGENT],
+        SCHEME: request.url.scheme,
+    }

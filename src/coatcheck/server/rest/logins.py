@@ -1,0 +1,55 @@
+"""Logging in, out, and proving again who one is. Leaves what a password is worth to `accounts`."""
+
+from fastapi import APIRouter, Response
+from starlette.requests import Request
+
+from coatcheck.ids import ID_BYTES, encode
+from coatcheck.server.problems import ProblemError, documented
+from coatcheck.server.rest.access import CurrentSession, LoginSession, LoginUser, enter_session
+from coatcheck.server.rest.models import Credentials, LoggedIn, PasswordAgain, me, session_view
+from coatcheck.server.services import ServicesOf
+
+__all__ = ["NOBODY", "router"]
+
+router = APIRouter(tags=["login"])
+
+NOBODY = encode(bytes(ID_BYTES))
+"""Asked for in place of a user that there is not, so that both take the same steps."""
+
+
+@router.post("/v1/login", responses=documented(400, 401, 403, 413, 422, 503))
+async def log_in(form: Credentials, request: Request, session: CurrentSession, services: ServicesOf) -> LoggedIn:
+    """Log in: the answer sets the session cookie, under a new secret. What another user left in the session is gone.
+
+    401 tells nobody whether it was the username or the password. 403 for a page of another site.
+    """
+    user = await services.accounts.find(form.username)
+    epoch = await services.sessions.epoch(NOBODY if user is None else user.id)
+    right = await services.accounts.verify(user, form.password.get_secret_value())
+    if user is None or not right:
+        raise ProblemError(401, "Username or password is not right.")
+    await enter_session(request, session, services, user, epoch=epoch, remember=form.remember)
+    assert session.record is not None
+    return LoggedIn(user=me(user), session=session_view(session.record, session.id))
+
+
+@router.post("/v1/logout", status_code=204, response_class=Response, responses=documented(403, 503))
+async def log_out(session: CurrentSession) -> None:
+    """End this session, everywhere. Harmless where nobody is logged in."""
+    await session.log_out()
+
+
+@router.post("/v1/reauthenticate", responses=documented(400, 401, 403, 413, 422, 503))
+async def reauthenticate(
+    form: PasswordAgain, request: Request, session: LoginSession, user: LoginUser, services: ServicesOf
+) -> LoggedIn:
+    """Give the password again, for what needs a recent login. The session goes on under a new secret.
+
+    403 where the password is not right: the session stays as it was.
+    """
+    epoch = await services.sessions.epoch(user.id)
+    if not await services.accounts.verify(user, form.password.get_secret_value()):
+        raise ProblemError(403, "The password is not right.")
+    await enter_session(request, session, services, user, epoch=epoch)
+    assert session.record is not None
+    return LoggedIn(user=me(user), session=session_view(session.record, session.id))

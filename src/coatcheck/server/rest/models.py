@@ -1,0 +1,165 @@
+"""What the REST API takes and gives, exactly as OpenAPI shows it. Leaves limits of names and passwords to `accounts`."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from coatcheck.accounts import User
+from coatcheck.manager import SessionInfo
+from coatcheck.record import SessionRecord
+
+__all__ = [
+    "ChangedPassword",
+    "ConnectionView",
+    "Credentials",
+    "EndedSessions",
+    "LoggedIn",
+    "Me",
+    "PasswordAgain",
+    "Person",
+    "Registration",
+    "SessionList",
+    "SessionView",
+    "StatusView",
+    "TLSView",
+    "me",
+    "moment",
+    "session_view",
+]
+
+# Of strict type, so that a number is no username; SecretStr, so that no repr and no traceback shows it.
+Password = Annotated[SecretStr, Field(strict=True)]
+
+
+class _Input(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class Registration(_Input):
+    """A new account."""
+
+    username: str = Field(description="Up to 64 characters; upper and lower case are the same.", examples=["ada"])
+    password: Password = Field(description="8 to 1024 bytes.")
+    name: str = Field(default="", description="To be displayed; the username if left out.", examples=["Ada Lovelace"])
+
+
+class Credentials(_Input):
+    """Username and password."""
+
+    username: str = Field(examples=["ada"])
+    password: Password
+    remember: bool = Field(default=False, description="Whether the cookie outlives the browser's session.")
+
+
+class PasswordAgain(_Input):
+    """The password of whoever is logged in."""
+
+    password: Password
+
+
+class ChangedPassword(_Input):
+    """The password that is, and the one that shall be."""
+
+    current_password: Password
+    new_password: Password
+
+
+class Person(BaseModel):
+    """What other users see of a user."""
+
+    id: str = Field(description="128 random bits in base64url.", examples=["Zk0zX2hYQ0dTbmE1cXh3YQ"])
+    name: str = Field(examples=["Ada Lovelace"])
+
+
+class Me(Person):
+    """What a user sees of themselves."""
+
+    username: str = Field(examples=["ada"])
+
+
+class SessionView(BaseModel):
+    """One session. Its id is no secret: it gives nobody access."""
+
+    id: str
+    current: bool = Field(description="Whether it is the session of this request.")
+    created_at: datetime
+    authenticated_at: datetime | None = Field(description="When the password was last given.")
+    last_seen_at: datetime = Field(description="When it was last used, late by up to a minute.")
+    expires_at: datetime = Field(description="When it ends even if it is used.")
+    method: str | None = Field(description="How the user logged in.", examples=["password"])
+    address: str | None = Field(description="Where the login came from.", examples=["192.0.2.7"])
+    user_agent: str | None = Field(description="What the client said of itself at login: anything at all. Escape it.")
+
+
+class LoggedIn(BaseModel):
+    """Who is logged in now, and the session that the cookie names."""
+
+    user: Me
+    session: SessionView
+
+
+class SessionList(BaseModel):
+    """The live sessions of one user in order of creation."""
+
+    sessions: list[SessionView]
+
+
+class EndedSessions(BaseModel):
+    """How many sessions were ended."""
+
+    ended: int = Field(ge=0)
+
+
+class TLSView(BaseModel):
+    """What the client and the edge agreed on."""
+
+    version: str = Field(examples=["TLSv1.3"])
+    cipher: str | None = Field(examples=["TLS_AES_128_GCM_SHA256"])
+    server_name: str | None = Field(description="The host name that the client asked for (SNI).")
+
+
+class ConnectionView(BaseModel):
+    """What is known of the connection that brought this request."""
+
+    protocol: str = Field(description="As the client spoke it.", examples=["HTTP/2"])
+    connection_id: str
+    requests: int = Field(description="Requests on this connection so far, this one included, over all workers.")
+    scheme: Literal["http", "https"]
+    tls: TLSView | None
+    age_ms: int | None = Field(description="Milliseconds from the connection's begin to this request.")
+    client_address: str
+    client_port: int
+    worker: int = Field(description="The worker process that answers.")
+
+
+class StatusView(BaseModel):
+    """How the server is."""
+
+    status: Literal["ok"]
+
+
+def moment(seconds: float) -> datetime:
+    """Give seconds since 1970 as RFC 3339 writes them."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def session_view(session: SessionInfo | SessionRecord, current: str | None) -> SessionView:
+    """Show a session; `current` is the id of the request's own."""
+    about = session.about
+    return SessionView(
+        id=session.id,
+        current=session.id == current,
+        created_at=moment(session.created_at),
+        authenticated_at=None if session.authenticated_at is None else moment(session.authenticated_at),
+        last_seen_at=moment(session.last_seen_at),
+        expires_at=moment(session.expires_at),
+        method=about.get("method"),
+        address=about.get("address"),
+        user_agent=about.get("user_agent"),
+    )
+
+
+def me(user: User) -> Me:
+    """Show a user to themselves."""
+    return Me(id=user.id, name=user.name, username=user.username)

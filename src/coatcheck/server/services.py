@@ -1,0 +1,32 @@
+"""What the routes work with, made once by `app` and found through the request."""
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from coatcheck.accounts import Accounts
+from coatcheck.manager import Sessions
+from coatcheck.server.context import WorkerContext
+from coatcheck.server.settings import Settings
+
+__all__ = ["Services", "ServicesOf"]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of one worker."""
+
+    settings: Settings
+    worker: WorkerContext
+    sessions: Sessions
+    accounts: Accounts
+
+
+async def _services(request: Request) -> Services:
+    return cast("Services", request.app.state.services)
+
+
+ServicesOf = Annotated[Services, Depends(_services)]
+"""A route's parameter of this type gets the worker's services."""

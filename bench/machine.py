@@ -1,0 +1,34 @@
+"""What a figure was measured on, without which it means nothing."""
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = ["describe"]
+
+_PACKAGES = ("coatcheck", "starlette", "itsdangerous", "msgspec", "apsw")
+
+
+def describe() -> dict[str, str]:
+    """Give processor, system, Python and versions, as lines for a table or JSON."""
+    load = ", ".join(f"{value:.2f}" for value in os.getloadavg()) if hasattr(os, "getloadavg") else "unknown"
+    return {
+        "processor": f"{_processor()}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores",
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()} ({platform.python_compiler()})",
+        "versions": ", ".join(f"{name} {version(name)}" for name in _PACKAGES),
+        "load": f"{load} (1, 5 and 15 minutes, before the run)",
+        "flags": "assertions off" if sys.flags.optimize else "none",
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,50 @@
+"""Times several things side by side: many short rounds, each in random order. Leaves what the times mean to `statistics`.
+
+A machine's speed drifts by more than what is to be told apart here. Within a round of a few milliseconds it hardly does,
+so each round gives one sample of every contender, and only samples of the same round are compared.
+"""
+
+import asyncio
+import gc
+import random
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from time import perf_counter_ns
+
+__all__ = ["Block", "collector", "measure"]
+
+Block = Callable[[int], Awaitable[None]]
+"""Runs so many requests, one after the other."""
+
+
+async def measure(blocks: Mapping[str, Block], *, rounds: int, size: int, seed: int) -> dict[str, list[float]]:
+    """Give, for each block, its microseconds per request in each round. A tenth of the rounds more is run first, to warm up."""
+    draw = random.Random(seed)
+    names = list(blocks)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(-max(1, rounds // 10), rounds):
+        draw.shuffle(names)
+        for name in names:
+            block = blocks[name]
+            began = perf_counter_ns()
+            await block(size)
+            spent = perf_counter_ns() - began
+            if number >= 0:
+                samples[name].append(spent / size / 1000)
+            # What runs in the background (the feed, last-seen times) has its turn here, as between real requests.
+            await asyncio.sleep(0)
+    return samples
+
+
+@contextmanager
+def collector(*, on: bool) -> Iterator[None]:
+    """Set the garbage collector: what exists already is frozen out of it; then it runs as it does in a server, or not at all."""
+    gc.collect()
+    gc.freeze()
+    if not on:
+        gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()

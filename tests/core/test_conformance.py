@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from coatcheck.stores.memory import MemoryStore
-
-# from coatcheck.stores.sqlite import SQLiteStore
+from coatcheck.stores.sqlite import SQLiteStore
 from coatcheck.testing import conformance
 
 

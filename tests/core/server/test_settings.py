@@ -76,6 +76,7 @@ def test_a_file_that_is_not_toml_is_one_line(tmp_path: Path) -> None:
         ({"public_origins": ["https://example.com/login"]}, "has a path"),
         ({"public_origins": ["ftp://example.com"]}, "is not an origin"),
         ({"public_origins": ["https://example.com:99999"]}, "is not an origin"),
+        ({"public_origins": ["https://*.example.com"]}, "is not an origin"),
         ({"public_origins": ["null"]}, "is not an origin"),
     ],
 )

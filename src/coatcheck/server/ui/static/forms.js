@@ -1,0 +1,38 @@
+// Forms: sends one once at a time, shows what is wrong where it is wrong, and hands the rest on.
+
+import { Problem } from "./api.js";
+
+export function handle(form, send) {
+  const problem = form.querySelector(".problem");
+  const fields = [...form.querySelectorAll(".field input")];
+
+  form.noValidate = true; // what is wrong is said here, in one place
+  form.addEventListener("input", ({ target }) => target.removeAttribute("aria-invalid"));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = form.querySelector("button");
+    if (button.disabled) return;
+    for (const field of fields) field.removeAttribute("aria-invalid");
+    problem.hidden = true;
+    const empty = fields.filter((field) => field.required && !field.value);
+    if (empty.length) return complain(form, "Please fill in what is empty.", empty);
+    button.disabled = true;
+    try {
+      await send(form.elements);
+      form.reset();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      complain(form, error.message, fields.filter((field) => error.fields.some((name) => [name, `new_${name}`].includes(field.name))));
+    } finally {
+      button.disabled = false;
+    }
+  });
+}
+
+export function complain(form, text, wrong = []) {
+  const problem = form.querySelector(".problem");
+  problem.textContent = text;
+  problem.hidden = false;
+  for (const field of wrong) field.setAttribute("aria-invalid", "true");
+  wrong[0]?.focus();
+}

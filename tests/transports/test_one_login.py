@@ -144,7 +144,7 @@ async def test_http_2_and_3_carry_concurrent_streams_on_one_connection_and_quic_
         before = {answer.json()["connection_id"] for answer in many}
         assert {answer.json()["protocol"] for answer in many} == {"HTTP/3"}
         assert len(before) == 1
-        old_port = quic.local_port()
+        old_port = quic.local_port
         assert await quic.rebind() != old_port
         after = (await quic.request("GET", "/v1/connection", headers)).json()
         assert {after["connection_id"]} == before

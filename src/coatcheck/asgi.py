@@ -52,9 +52,9 @@ class SessionMiddleware:
         cookie: CookiePolicy | None = None,
         public_origins: Iterable[str] = (),
     ) -> None:
-        self.app = app
-        self.sessions = Sessions(sessions) if isinstance(sessions, str) else sessions
-        self.cookie = cookie or CookiePolicy()
+        self.app: App = app
+        self.sessions: Sessions = Sessions(sessions) if isinstance(sessions, str) else sessions
+        self.cookie: CookiePolicy = cookie or CookiePolicy()
         self._credentials = Credentials(self.cookie, public_origins)
         self._warned = False
 

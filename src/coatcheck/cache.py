@@ -26,10 +26,10 @@ class Entry:
     __slots__ = ("last_seen_at", "record", "size", "used")
 
     def __init__(self, record: SessionRecord) -> None:
-        self.record = record
-        self.last_seen_at = record.last_seen_at
-        self.used = False
-        self.size = (
+        self.record: SessionRecord = record
+        self.last_seen_at: float = record.last_seen_at
+        self.used: bool = False
+        self.size: int = (
             _ENTRY_BYTES
             + sum(60 + len(data) for data in record.values.values())
             + sum(50 + len(text) for text in record.about.values())
@@ -43,8 +43,8 @@ class Fill:
     __slots__ = ("floor", "result", "started")
 
     def __init__(self, started: float) -> None:
-        self.started = started
-        self.floor = 0
+        self.started: float = started
+        self.floor: int = 0
         self.result: asyncio.Future[SessionRecord | Tombstone | None] | None = None
 
 
@@ -60,7 +60,7 @@ class NearCache:
         self._users: dict[str, str | set[str]] = {}  # one id as it is, several as a set: most users have one
         self._fills: dict[str, list[Fill]] = {}
         self.entries: dict[str, Entry] = {}
-        self.lease_until = float("-inf")
+        self.lease_until: float = float("-inf")
         """The monotonic time, in seconds, until which entries may be believed."""
 
     def __len__(self) -> int:

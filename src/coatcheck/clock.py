@@ -23,5 +23,5 @@ class SystemClock:
 
     __slots__ = ()
 
-    time = staticmethod(_time.time)
-    monotonic = staticmethod(_time.monotonic)
+    time: "staticmethod[[], float]" = staticmethod(_time.time)
+    monotonic: "staticmethod[[], float]" = staticmethod(_time.monotonic)

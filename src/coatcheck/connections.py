@@ -25,12 +25,12 @@ class LiveConnection:
         close: Callable[[str], None],
         opened_at: float,
     ) -> None:
-        self.session_id = session_id
-        self.generation = generation
-        self.owner = owner
-        self.kind = kind
-        self.opened_at = opened_at
-        self.loop = asyncio.get_running_loop()
+        self.session_id: str = session_id
+        self.generation: int = generation
+        self.owner: str | None = owner
+        self.kind: str = kind
+        self.opened_at: float = opened_at
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._close: Callable[[str], None] | None = close
 
     def close(self, reason: str) -> None:

@@ -35,8 +35,8 @@ class Credentials:
     """
 
     def __init__(self, policy: CookiePolicy, public_origins: Iterable[str] = ()) -> None:
-        self.policy = policy
-        self.public_origins = normalise_origins(public_origins)
+        self.policy: CookiePolicy = policy
+        self.public_origins: frozenset[bytes] = normalise_origins(public_origins)
         self._name = policy.name.encode("ascii")
         self._needle = self._name + b"="
 

@@ -49,7 +49,7 @@ class Feed:
         self._doubt = doubt
         self._failing = False
         self.listeners: list[Callable[[Change], None]] = []
-        self.behind = stream.behind
+        self.behind: Callable[[], bool] = stream.behind
 
     @property
     def failing(self) -> bool:

@@ -96,16 +96,16 @@ class Sessions:
             raise UsageError("cache_entries and cache_bytes must be at least 1")
         self.store: Store = open_store(store) if isinstance(store, str) else store
         self.clock: Clock = clock or SystemClock()
-        self.idle_timeout = idle_timeout
-        self.lifetime = lifetime
-        self.touch_interval = touch_interval
-        self.max_per_user = max_per_user
-        self.max_staleness = max_staleness
-        self.lazy_start = lazy_start
-        self.cache = NearCache(
+        self.idle_timeout: float = idle_timeout
+        self.lifetime: float = lifetime
+        self.touch_interval: float = touch_interval
+        self.max_per_user: int | None = max_per_user
+        self.max_staleness: float = max_staleness
+        self.lazy_start: bool = lazy_start
+        self.cache: NearCache = NearCache(
             max_entries=cache_entries, max_bytes=cache_bytes, max_staleness=max_staleness, clock=self.clock
         )
-        self.connections = LiveConnections(self.clock)
+        self.connections: LiveConnections = LiveConnections(self.clock)
         self.on_login: list[Callable[[SessionInfo], Awaitable[None] | None]] = []
         self.on_end: list[Callable[[str, str], Awaitable[None] | None]] = []
         self._feed: Feed | None = None

@@ -345,7 +345,7 @@ class Key(Generic[T]):
     __slots__ = ("_convert", "_default", "_plain", "name")
 
     def __init__(self, name: str, type: type[T], *, default: Callable[[], T] | None = None) -> None:
-        self.name = name
+        self.name: str = name
         self._default = default
         validate = cast("Callable[[Any], T] | None", getattr(type, "model_validate", None))
         if validate is not None:

@@ -20,10 +20,11 @@ from coatcheck.session import Session, session_of
 try:
     from fastapi import Depends, FastAPI, HTTPException, WebSocketException
     from fastapi.openapi.models import APIKey, APIKeyIn
+    from fastapi.openapi.models import SecurityBase as SecurityScheme
     from fastapi.requests import HTTPConnection
     from fastapi.security.base import SecurityBase
-except ImportError as error:
-    raise MissingDependency("fastapi", "fastapi", "coatcheck.integrations.fastapi") from error
+except ImportError as _error:
+    raise MissingDependency("fastapi", "fastapi", "coatcheck.integrations.fastapi") from _error
 
 __all__ = ["CurrentSession", "CurrentUser", "RequireLogin", "describe_sessions", "require_login"]
 
@@ -47,9 +48,9 @@ class RequireLogin(SecurityBase):
     def __init__(self, fresh_within: float | None = None) -> None:
         if fresh_within is not None and not fresh_within > 0:
             raise UsageError(f"fresh_within={fresh_within!r} must be a positive number of seconds, or None")
-        self.fresh_within = fresh_within
-        self.scheme_name = _SCHEME
-        self.model = APIKey.model_validate(
+        self.fresh_within: float | None = fresh_within
+        self.scheme_name: str = _SCHEME
+        self.model: SecurityScheme = APIKey.model_validate(
             {
                 "in": APIKeyIn.cookie,
                 "name": CookiePolicy().name,

@@ -40,8 +40,8 @@ class SQLiteFile:
     def __init__(self, path: str | os.PathLike[str], *, busy_timeout: float, max_bytes: int | None) -> None:
         if not os.fspath(path) or os.fspath(path) == ":memory:":
             raise UsageError("the SQLite store needs a file; what lives in memory only is the store memory://")
-        self.path = Path(path).absolute()
-        self.busy_timeout = busy_timeout
+        self.path: Path = Path(path).absolute()
+        self.busy_timeout: float = busy_timeout
         self._max_bytes = max_bytes
         self._feed = f"{self.path}-feed"
         self._wal = f"{self.path}-wal"

@@ -30,12 +30,12 @@ class Link:
         # Any: apsw's own types need Python 3.12.
         self._connection: Any = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         self._connection.set_busy_handler(self._be_patient)
-        self.deadline = deadline
-        self.broken = False
+        self.deadline: float = deadline
+        self.broken: bool = False
         self.database: tuple[int, int] = (0, 0)
         self.wal: tuple[int, int] = (0, 0)
         self.feed: tuple[int, int] = (0, 0)
-        self.counter = memoryview(bytearray(COUNTER_BYTES)).cast("Q")
+        self.counter: memoryview[int] = memoryview(bytearray(COUNTER_BYTES)).cast("Q")
 
     def _be_patient(self, _: int) -> bool:
         # SQLite's own handler sleeps up to 100 ms at a time and so loses against a process that writes all the time.

@@ -24,7 +24,7 @@ class Reader:
     def __init__(self, file: SQLiteFile) -> None:
         self._file = file
         self._link: Link | None = None
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
 
     def open(self) -> None:
         """Open the connection. Raises StoreUnavailable, UsageError."""

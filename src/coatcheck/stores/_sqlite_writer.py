@@ -127,6 +127,10 @@ class GroupWriter:
         except StoreUnavailable as failure:  # no transaction could be begun: none of the others' could
             for waiting in left:
                 waiting.error = StoreUnavailable(str(failure), retry_after=failure.retry_after)
+        except Exception as failure:  # whatever it is, this thread must go on and nobody must wait for ever
+            _log.exception("the writer of %s failed", self._file.path)
+            for waiting in left:
+                waiting.error = StoreUnavailable(f"writing {self._file.path} failed: {failure!r}")
 
     def _begin(self) -> Link:
         """Take the write lock. Raises StoreUnavailable."""

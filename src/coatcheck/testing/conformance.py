@@ -48,7 +48,7 @@ class Rig:
     """What a check works with: nodes on one set of data, a clock, and records to begin with."""
 
     def __init__(self, open_store: OpenStore, make_sessions: MakeSessions = _make_sessions) -> None:
-        self.clock = ManualClock()
+        self.clock: ManualClock = ManualClock()
         self._open = open_store
         self._make = make_sessions
         self._count = 0

@@ -111,7 +111,7 @@ class Gate:
     """One call, held. `arrived` is set once it is there; `release` lets it go on."""
 
     def __init__(self) -> None:
-        self.arrived = asyncio.Event()
+        self.arrived: asyncio.Event = asyncio.Event()
         self._released = asyncio.Event()
 
     def release(self) -> None:

@@ -1,0 +1,87 @@
+"""A whole server but for its sockets: real accounts and sessions on SQLite, the real application, clients in process."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from coatcheck import Sessions
+from coatcheck.accounts import Accounts, HashParameters, PasswordHasher
+from coatcheck.server.app import compose
+from coatcheck.server.context import WorkerContext
+from coatcheck.server.services import Services
+from coatcheck.server.settings import Settings
+from coatcheck.stores import open_store
+from coatcheck.testing import GatedStore, ManualClock
+
+CHEAP = HashParameters(memory_kib=8, passes=1, lanes=1)
+PASSWORD = "correct horse"
+ORIGIN = "https://localhost:8443"
+PLAIN_ORIGIN = "http://localhost:8080"
+COOKIE = "__Host-session"
+WORKER = 7
+
+
+class House:
+    """Use as `async with House(tmp_path) as house`. Further keywords are settings."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        hasher: PasswordHasher | None = None,
+        accounts: Callable[..., Accounts] = Accounts,
+        **settings: Any,
+    ) -> None:
+        self.clock = ManualClock()
+        self.settings = Settings(data_dir=path, workers=2, **settings)
+        self.store = GatedStore(open_store(self.settings.store_url()))
+        self.sessions = Sessions(self.store, clock=self.clock)
+        self.hasher = hasher or PasswordHasher(CHEAP)
+        self.accounts = accounts(self.settings.accounts_url(), hasher=self.hasher, clock=self.clock)
+        self.worker = WorkerContext(runtime_dir=path, worker_id=WORKER)
+        self.app = compose(
+            Services(settings=self.settings, worker=self.worker, sessions=self.sessions, accounts=self.accounts)
+        )
+        self._exits = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._exits.enter_async_context(self.accounts)
+        await self._exits.enter_async_context(self.sessions)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._exits.aclose()
+
+    def client(self, origin: str = ORIGIN, **options: Any) -> httpx.AsyncClient:
+        """A browser or curl of its own, without a cookie."""
+        transport = httpx.ASGITransport(self.app, client=("192.0.2.7", 50000))
+        return httpx.AsyncClient(transport=transport, base_url=origin, **options)
+
+    async def register(self, username: str, name: str = "") -> str:
+        """Give the id of a new user whose password is PASSWORD."""
+        return (await self.accounts.register(username, PASSWORD, name)).id
+
+    async def log_in(self, username: str, origin: str = ORIGIN, **options: Any) -> httpx.AsyncClient:
+        """Give a client that is logged in; registers the user if need be."""
+        if await self.accounts.find(username) is None:
+            await self.register(username)
+        client = self.client(origin, **options)
+        answer = await client.post("/v1/login", json={"username": username, "password": PASSWORD})
+        assert answer.status_code == 200, answer.text
+        return client
+
+
+def cookie_of(answer: httpx.Response) -> str:
+    """The token that an answer set; empty where it deleted the cookie."""
+    (line,) = answer.headers.get_list("set-cookie")
+    return line.split(";")[0].partition("=")[2]
+
+
+async def session_id(client: httpx.AsyncClient) -> str:
+    """The id of a client's session."""
+    answer = await client.get("/v1/verify")
+    assert answer.status_code == 200
+    return str(answer.headers["x-auth-session-id"])

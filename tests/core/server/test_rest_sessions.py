@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+
+from tests.core.server.house import House, cookie_of, session_id
+
+
+async def test_the_list_shows_ones_own_sessions_and_which_is_this_one(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        first = await house.log_in("ada", headers={"user-agent": "one"})
+        house.clock.advance(60)
+        second = await house.log_in("ada", headers={"user-agent": "two"})
+        await house.log_in("bob")
+        found = (await second.get("/v1/sessions")).json()["sessions"]
+        assert [(item["id"], item["current"], item["user_agent"]) for item in found] == [
+            (await session_id(first), False, "one"),
+            (await session_id(second), True, "two"),
+        ]
+        assert found[0]["created_at"] < found[1]["created_at"] == "2023-11-14T22:14:20Z"
+        assert set(found[0]) == {
+            "id", "current", "created_at", "authenticated_at", "last_seen_at", "expires_at", "method", "address", "user_agent",
+        }  # fmt: skip
+
+
+async def test_nothing_secret_is_in_the_list(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        client = await house.log_in("ada")
+        secret = client.cookies["__Host-session"].partition(".")[2]
+        assert secret not in (await client.get("/v1/sessions")).text
+
+
+async def test_one_of_ones_sessions_can_be_ended(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        here, there = await house.log_in("ada"), await house.log_in("ada")
+        path = f"/v1/sessions/{await session_id(there)}"
+        answer = await here.delete(path)
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert "set-cookie" not in answer.headers
+        assert (await there.get("/v1/me")).status_code == 401
+        assert (await here.get("/v1/me")).status_code == 200
+        assert (await here.delete(path)).status_code == 404
+
+
+async def test_ending_this_very_session_deletes_its_cookie(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        client = await house.log_in("ada")
+        answer = await client.delete(f"/v1/sessions/{await session_id(client)}")
+        assert answer.status_code == 204
+        assert cookie_of(answer) == ""
+        assert (await client.get("/v1/me")).status_code == 401
+
+
+@pytest.mark.parametrize("unknown", ["A" * 22, "1", "%2e%2e", "x" * 3000])
+async def test_other_peoples_sessions_and_none_at_all_are_answered_alike(tmp_path: Path, unknown: str) -> None:
+    async with House(tmp_path) as house:
+        ada, bob = await house.log_in("ada"), await house.log_in("bob")
+        his = await ada.delete(f"/v1/sessions/{await session_id(bob)}")
+        nobodys = await ada.delete(f"/v1/sessions/{unknown}")
+        assert his.status_code == nobodys.status_code == 404
+        assert his.content == nobodys.content
+        assert (await bob.get("/v1/me")).status_code == 200
+
+
+async def test_all_others_can_be_ended_and_the_number_is_told(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        clients = [await house.log_in("ada") for _ in range(4)]
+        stranger = await house.log_in("bob")
+        answer = await clients[0].delete("/v1/sessions")
+        assert (answer.status_code, answer.json()) == (200, {"ended": 3})
+        assert [(await client.get("/v1/me")).status_code for client in clients] == [200, 401, 401, 401]
+        assert (await stranger.get("/v1/me")).status_code == 200
+        assert (await clients[0].delete("/v1/sessions")).json() == {"ended": 0}
+
+
+async def test_an_expired_session_is_in_no_list_and_opens_nothing(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        idle = await house.log_in("ada")
+        house.clock.advance(2 * 86_400)
+        fresh = await house.log_in("ada")
+        assert [item["current"] for item in (await fresh.get("/v1/sessions")).json()["sessions"]] == [True]
+        assert (await idle.get("/v1/me")).status_code == 401

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ECHO = "tests.transports.echo_app:create_app"
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-c", "import typer; from coatcheck.cli.serve import serve; typer.run(serve)"]
+COMMAND = [sys.executable, "-c", "from coatcheck.cli import main; main()", "serve"]
 
 
 @dataclass

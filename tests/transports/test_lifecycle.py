@@ -23,6 +23,14 @@ def own(tmp_path: Path) -> Iterator[RunningServer]:
     running.stop()
 
 
+@pytest.fixture(scope="module")
+def robust(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that is harmed in several tests and must be whole again after each."""
+    running = start_server(tmp_path_factory.mktemp("robust"), "--workers", "2", app=ECHO)
+    yield running
+    assert running.stop() == 0, running.said()
+
+
 def until(true: Callable[[], bool], within: float = 15.0) -> None:
     end = time.monotonic() + within
     while not true():
@@ -42,6 +50,19 @@ def works(server: RunningServer) -> bool:
         return httpx.get(server.http, timeout=5).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def both_serve(server: RunningServer) -> bool:
+    with httpx.Client(timeout=5) as client:
+        return {client.get(server.http).json()["worker"] for _ in range(12)} == {0, 1}
+
+
+def reload(server: RunningServer) -> None:
+    """Have the workers replaced, and wait until they are."""
+    done = "every worker was replaced"
+    before = server.said().count(done)
+    server.process.send_signal(signal.SIGHUP)
+    until(lambda: server.said().count(done) > before, 30)
 
 
 def test_start_up_says_in_a_few_lines_what_is_served_where(echo: RunningServer) -> None:
@@ -121,34 +142,34 @@ def test_an_unknown_setting_in_the_file_is_one_line(tmp_path: Path) -> None:
     assert server.said() == "coatcheck: coatcheck.toml: workerz: there is no such setting; did you mean 'workers'?\n"
 
 
-def test_a_killed_worker_is_replaced_while_the_others_serve(own: RunningServer) -> None:
-    before = set(own.workers())
+def test_a_killed_worker_is_replaced_while_the_others_serve(robust: RunningServer) -> None:
+    before = set(robust.workers())
     os.kill(min(before), signal.SIGKILL)
     for _ in range(20):
-        assert works(own)
-    until(lambda: len(own.workers()) == 2 and min(before) not in own.workers())
-    with httpx.Client() as client:
-        until(lambda: {client.get(own.http).json()["worker"] for _ in range(12)} == {0, 1})
-    assert "was ended by SIGKILL; starting it again" in own.said()
+        assert works(robust)
+    until(lambda: len(robust.workers()) == 2 and min(before) not in robust.workers())
+    until(lambda: both_serve(robust))
+    assert "was ended by SIGKILL; starting it again" in robust.said()
 
 
-def test_a_worker_that_hangs_is_replaced_and_nobody_waits_for_it(own: RunningServer) -> None:
-    hung = min(own.workers())
+def test_a_worker_that_hangs_is_replaced_and_nobody_waits_for_it(robust: RunningServer) -> None:
+    hung = min(robust.workers())
     os.kill(hung, signal.SIGSTOP)
     # At first the edge does not know, and a request may wait until it has asked in vain.
-    until(lambda: "does not answer and is killed" in own.said(), 30)
+    until(lambda: "does not answer and is killed" in robust.said(), 30)
     for _ in range(10):
-        assert works(own)
-    until(lambda: len(own.workers()) == 2 and hung not in own.workers())
+        assert works(robust)
+    until(lambda: len(robust.workers()) == 2 and hung not in robust.workers())
+    until(lambda: both_serve(robust))
 
 
-def test_a_killed_edge_is_replaced_and_connections_get_new_names(own: RunningServer) -> None:
-    first = httpx.get(own.http).json()["connection_id"]
-    edge = own.edge()
+def test_a_killed_edge_is_replaced_and_connections_get_new_names(robust: RunningServer) -> None:
+    first = httpx.get(robust.http).json()["connection_id"]
+    edge = robust.edge()
     os.kill(edge, signal.SIGKILL)
-    until(lambda: works(own))
-    assert own.edge() != edge
-    assert httpx.get(own.http).json()["connection_id"].split("-")[0] != first.split("-")[0]
+    until(lambda: works(robust))
+    assert robust.edge() != edge
+    assert httpx.get(robust.http).json()["connection_id"].split("-")[0] != first.split("-")[0]
 
 
 def test_sigterm_lets_a_request_under_way_end_and_leaves_nothing_behind(own: RunningServer) -> None:
@@ -201,25 +222,24 @@ def test_nothing_outlives_a_killed_supervisor(own: RunningServer, tmp_path: Path
     assert not left.exists()
 
 
-def test_sighup_replaces_the_workers_one_by_one_without_a_failed_request(own: RunningServer) -> None:
-    before = set(own.workers())
+def test_sighup_replaces_the_workers_one_by_one_without_a_failed_request(robust: RunningServer) -> None:
+    before = set(robust.workers())
     stop = threading.Event()
     statuses: list[int] = []
 
     def load() -> None:
         with httpx.Client(timeout=10) as client:
             while not stop.is_set():
-                statuses.append(client.post(own.http, content=b"x").status_code)
+                statuses.append(client.post(robust.http, content=b"x").status_code)
 
     asking = threading.Thread(target=load)
     asking.start()
     try:
-        own.process.send_signal(signal.SIGHUP)
-        until(lambda: "every worker was replaced" in own.said(), 30)
+        reload(robust)
     finally:
         stop.set()
         asking.join(15)
-    assert set(own.workers()).isdisjoint(before)
+    assert set(robust.workers()).isdisjoint(before)
     assert len(statuses) > 100
     assert set(statuses) == {200}
 
@@ -244,17 +264,17 @@ def test_secrets_are_their_owners_alone(echo: RunningServer) -> None:
     assert runtime_dir(echo).stat().st_mode & 0o777 == 0o700
 
 
-def test_a_replaced_certificate_is_taken_up_by_the_edge(own: RunningServer) -> None:
+def test_a_replaced_certificate_is_taken_up_by_the_edge(robust: RunningServer) -> None:
     async def serial() -> int:
-        _, writer = await asyncio.open_connection("localhost", own.https_port, ssl=own.tls())
+        _, writer = await asyncio.open_connection("localhost", robust.https_port, ssl=robust.tls())
         found = int(writer.get_extra_info("peercert")["serialNumber"], 16)
         writer.close()
         return found
 
     first = asyncio.run(serial())
     for name in ("localhost.pem", "localhost.key"):
-        (own.data_dir / "tls" / name).unlink()
-    own.process.send_signal(signal.SIGHUP)
+        (robust.data_dir / "tls" / name).unlink()
+    reload(robust)
     until(lambda: asyncio.run(serial()) != first)
 
 

@@ -37,8 +37,8 @@ def serve(
     command line wins, then the environment.
     """
     # Only this command needs what the server is made of.
+    from coatcheck.server.context import APPLICATION
     from coatcheck.server.supervisor import serve as supervise
-    from coatcheck.server.worker import APPLICATION
 
     given: dict[str, Any] = {
         "data_dir": data_dir,

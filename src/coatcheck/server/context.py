@@ -5,7 +5,10 @@ from pathlib import Path
 
 from coatcheck.server.connection_table import ConnectionTable
 
-__all__ = ["WorkerContext"]
+__all__ = ["APPLICATION", "WorkerContext"]
+
+APPLICATION = "coatcheck.server.app:create_app"
+"""What a worker serves unless told otherwise: called with the settings and the worker's context."""
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from coatcheck.server.certificates import (
     local_certificate,
 )
 from coatcheck.server.connection_table import ConnectionTable
+from coatcheck.server.context import APPLICATION
 from coatcheck.server.edge import Edge, edge_config, secret_config
 from coatcheck.server.envoy import envoy_argv, envoy_line, envoy_path
 from coatcheck.server.errors import StartError
@@ -32,7 +33,6 @@ from coatcheck.server.ports import addresses, check_ports, listen
 from coatcheck.server.processes import Child
 from coatcheck.server.runtime_dir import runtime_dir
 from coatcheck.server.settings import Settings
-from coatcheck.server.worker import APPLICATION
 
 __all__ = ["serve"]
 
@@ -230,14 +230,14 @@ class _Supervisor:
     async def _look_after_certificate(self) -> None:
         while True:
             await asyncio.sleep(_CERTIFICATE_CHECK)
-            await self._refresh_certificate()
+            self._refresh_certificate()
 
-    async def _refresh_certificate(self) -> None:
+    def _refresh_certificate(self) -> None:
         """Renew our own certificate in time, and have the edge read the files again when they were replaced."""
         if self._certificate is None:
             return
         try:
-            files = await asyncio.to_thread(self._find_certificate)
+            files = self._find_certificate()
         except CoatcheckError as error:
             _log(f"{error}; still serving the certificate from before")
             return
@@ -252,7 +252,7 @@ class _Supervisor:
                 if self._reload is not None:
                     self._settings = self._with_edge_settings_kept(self._reload())
                     self._write_settings()
-                await self._refresh_certificate()
+                self._refresh_certificate()
                 for worker in self._workers:
                     await worker.replace(_START_TIMEOUT + self._settings.limits.drain_timeout)
                 _log("every worker was replaced")

@@ -26,13 +26,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from coatcheck.errors import CoatcheckError
 from coatcheck.server.connection_facts import LOCAL_CONNECTION, LocalConnection
 from coatcheck.server.connection_table import ConnectionTable
-from coatcheck.server.context import WorkerContext
+from coatcheck.server.context import APPLICATION, WorkerContext
 from coatcheck.server.lifeline import READY
 from coatcheck.server.settings import Settings, restore_settings
 
-__all__ = ["APPLICATION", "NOTICE", "main"]
+__all__ = ["NOTICE", "main"]
 
-APPLICATION = "coatcheck.server.app:create_app"
 NOTICE = 1.5
 """Seconds between saying that it leaves and leaving; the edge asks every half second."""
 # Not from zero: a worker that was restarted must not repeat its predecessor's numbers.

@@ -1,24 +1,20 @@
 """Brings the accounts' database to this release's schema, once, however many processes start at the same time.
 
 The lock is SQLite's own write lock, so it ends with the process that held it, and a migration that fails leaves nothing.
-Leaves the steps themselves to `migrations/versions`.
+Leaves the steps themselves to `migrations/versions`. A database that is up to date is left alone, and Alembic unloaded.
 """
 
 import threading
 import time
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, String, column, create_engine, event, inspect, select, table
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from coatcheck.accounts.database import explain, set_pragmas
 from coatcheck.accounts.errors import AccountsSchemaTooNew, AccountsUnavailable
-from coatcheck.accounts.tables import VERSION_TABLE
+from coatcheck.accounts.tables import SCHEMA, VERSION_TABLE
 
 __all__ = ["LOCK_TIMEOUT", "migrate"]
 
@@ -51,32 +47,40 @@ def migrate(url: URL) -> None:
 
 
 def _migrate(connection: Connection, path: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", "coatcheck.accounts:migrations")
-    config.attributes["connection"] = connection
-    script = ScriptDirectory.from_config(config)
-    if _is_current(connection, script, path):
+    if _versions(connection) == {SCHEMA}:
         return
     _use_wal(connection)
     connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(LOCK_TIMEOUT * 1000)}")
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-    # Another process may have done it while this one waited for the lock.
-    if not _is_current(connection, script, path):
-        command.upgrade(config, "head")
+    # Only now: another process may have done it, or more than it, while this one waited for the lock.
+    _upgrade(connection, path)
     connection.commit()
 
 
-def _is_current(connection: Connection, script: ScriptDirectory, path: str) -> bool:
-    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-    found = context.get_current_heads()
-    known = {revision.revision for revision in script.walk_revisions()}
-    unknown = sorted(set(found) - known)
+def _versions(connection: Connection) -> set[str]:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return set()
+    version = column("version_num", String)
+    return set(connection.scalars(select(version).select_from(table(VERSION_TABLE, version))))
+
+
+def _upgrade(connection: Connection, path: str) -> None:
+    # Loading Alembic takes longer than everything else at start, and is of no use at any but the first.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", "coatcheck.accounts:migrations")
+    config.attributes["connection"] = connection
+    known = {step.revision for step in ScriptDirectory.from_config(config).walk_revisions()}
+    unknown = sorted(_versions(connection) - known)
     if unknown:
         raise AccountsSchemaTooNew(
             f"The accounts' database {path} has schema {', '.join(unknown)}, which a newer Coatcheck made; this one knows"
-            f" {script.get_current_head()} at most. Install the newer one again, or restore the backup made before it ran."
+            f" {SCHEMA} at most. Install the newer one again, or restore the backup made before it ran."
         )
-    return set(found) == set(script.get_heads())
+    command.upgrade(config, SCHEMA)
 
 
 def _use_wal(connection: Connection) -> None:

@@ -11,8 +11,10 @@ from sqlalchemy.types import TypeDecorator
 
 from coatcheck.accounts.hashing import EncodedHash
 
-__all__ = ["VERSION_TABLE", "HashText", "metadata", "users"]
+__all__ = ["SCHEMA", "VERSION_TABLE", "HashText", "metadata", "users"]
 
+SCHEMA = "0001"
+"""The version of the schema that this release works with: the last step in `migrations/versions`."""
 VERSION_TABLE = "coatcheck_accounts_version"
 """Where Alembic keeps the schema's version."""
 

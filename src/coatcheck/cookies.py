@@ -82,8 +82,10 @@ class CookiePolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise CookiePolicyError("same_site='none' needs secure=True: browsers drop such a cookie otherwise")
         # Browsers compare the prefixes without regard to case (RFC 6265bis, section 5.4).
         prefix = self.name.lower()
-        if prefix.startswith(("__host-", "__secure-")) and not self.secure:
+        if prefix.startswith(("__host-", "__secure-", "__http-")) and not self.secure:
             raise CookiePolicyError(f"the name {self.name!r} promises secure=True: set it, or drop the prefix")
+        if prefix.startswith(("__http-", "__host-http-")) and not self.http_only:
+            raise CookiePolicyError(f"the name {self.name!r} promises http_only=True: set it, or drop the prefix")
         if prefix.startswith("__host-") and (self.domain is not None or self.path != "/"):
             raise CookiePolicyError(
                 f"the name {self.name!r} promises path='/' and no domain: keep to that, or use the prefix __Secure-"

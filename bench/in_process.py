@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import itsdangerous
 from starlette.middleware.sessions import SessionMiddleware as SignedCookieMiddleware
 
-from bench.rounds import Block, measure
+from bench.rounds import Block, collector, measure
 from coatcheck import Session, SessionMiddleware, Sessions
 
 __all__ = ["BARE", "ITEMS", "STARLETTE", "Item", "run"]
@@ -40,14 +40,18 @@ BROWSER: Headers = [
     (b"accept-encoding", b"gzip, deflate, br, zstd"),
     (b"sec-fetch-site", b"same-origin"),
 ]
+OTHERS = b"consent=all; _ga=GA1.1.1207398461.1763880000; {}; theme=dark"
 
 
 class Item(NamedTuple):
-    """One thing to do per request. `share` is the target: of Starlette's cost, at most so much. `pace` scales the rounds."""
+    """One thing to do per request. `share` is the target: of Starlette's cost, at most so much.
+
+    `{}` in `cookies` is the contender's own cookie. `pace` scales the number of rounds.
+    """
 
     name: str
-    logged_in: bool
     work: Work | None
+    cookies: bytes = b"{}"
     writes: bool = False
     share: float | None = None
     pace: float = 1.0
@@ -73,10 +77,11 @@ def _write_the_same(session: Any) -> None:
 
 
 ITEMS = (
-    Item("anonymous request that leaves the session alone", logged_in=False, work=None),
-    Item("logged-in read of two keys", logged_in=True, work=_read, share=1 / 3),
-    Item("logged-in write of a value that is there already", logged_in=True, work=_write_the_same),
-    Item("logged-in write of one key", logged_in=True, work=_write, writes=True, pace=0.05),
+    Item("anonymous request that leaves the session alone", work=None, cookies=b""),
+    Item("logged-in read of two keys", work=_read, share=1 / 3),
+    Item("logged-in read of two keys, cookie among others", work=_read, cookies=OTHERS, share=1 / 3),
+    Item("logged-in write of a value that is there already", work=_write_the_same),
+    Item("logged-in write of one key", work=_write, writes=True, pace=0.05),
 )
 
 
@@ -167,7 +172,7 @@ async def _cookie(wrap: Callable[[App], App]) -> bytes:
     return cookie
 
 
-def _itsdangerous(cookie: bytes, work: Work | None) -> App:
+def _itsdangerous(cookie: bytes) -> App:
     """The least that a signed cookie can cost: no middleware, no parsing of headers, no Vary."""
     signer = itsdangerous.TimestampSigner(SECRET)
     signed = cookie.partition(b"=")[2]
@@ -202,7 +207,7 @@ async def _contenders(directory: Path) -> AsyncIterator[dict[str, tuple[Callable
 
 
 async def run(
-    directory: Path, *, rounds: int, size: int, seed: int, tell: Callable[[str], None]
+    directory: Path, *, rounds: int, size: int, seed: int, collect: bool, tell: Callable[[str], None]
 ) -> dict[str, dict[str, list[float]]]:
     """Give, by item and contender, the microseconds per request of each round. The SQLite file is made in `directory`.
 
@@ -214,17 +219,19 @@ async def run(
             tell(item.name)
             blocks = {BARE: _block(_application(None), BROWSER)}
             for name, (wrap, cookie, _) in contenders.items():
-                headers = [*BROWSER, (b"cookie", cookie)] if item.logged_in else BROWSER
+                cookies = item.cookies.replace(b"{}", cookie)
+                headers = [*BROWSER, (b"cookie", cookies)] if cookies else BROWSER
                 blocks[name] = _block(wrap(_application(item.work)), headers)
             if item.work is _read:
-                blocks[ITSDANGEROUS] = _block(_itsdangerous(contenders[STARLETTE][1], item.work), BROWSER)
+                blocks[ITSDANGEROUS] = _block(_itsdangerous(contenders[STARLETTE][1]), BROWSER)
             before = {name: sessions.asked for name, (_, _, sessions) in contenders.items() if sessions is not None}
-            results[item.name] = await measure(
-                blocks,
-                rounds=max(20, int(rounds * item.pace)),
-                size=max(5, size // 10) if item.writes else size,
-                seed=seed,
-            )
+            with collector(on=collect):
+                results[item.name] = await measure(
+                    blocks,
+                    rounds=max(20, int(rounds * item.pace)),
+                    size=max(1, size // 5) if item.writes else size,
+                    seed=seed,
+                )
             for name, asked in before.items():
                 if not item.writes and contenders[name][2].asked != asked:
                     raise RuntimeError(f"{name}, {item.name}: a request was not warm, so this measured the store")

@@ -1,6 +1,6 @@
 """Times several things side by side: many short rounds, each in random order. Leaves what the times mean to `statistics`.
 
-A machine's speed drifts by more than what is to be told apart here. Within a round of a few milliseconds it hardly does,
+A machine's speed drifts by more than what is to be told apart here. Within a round of about a millisecond it hardly does,
 so each round gives one sample of every contender, and only samples of the same round are compared.
 """
 
@@ -38,7 +38,11 @@ async def measure(blocks: Mapping[str, Block], *, rounds: int, size: int, seed: 
 
 @contextmanager
 def collector(*, on: bool) -> Iterator[None]:
-    """Set the garbage collector: what exists already is frozen out of it; then it runs as it does in a server, or not at all."""
+    """Switch the garbage collector off while it is timed, or freeze what exists out of it and leave it on.
+
+    No contender leaves garbage that needs it. Left on, it runs by its count of allocations, which for one contender
+    always falls into its own blocks and for another never: then a collection of everything else is charged to the one.
+    """
     gc.collect()
     gc.freeze()
     if not on:

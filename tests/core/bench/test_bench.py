@@ -1,0 +1,108 @@
+"""The benchmark measures what it says, and its verdict follows from its figures."""
+
+import json
+import math
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import in_process, report, rounds, statistics
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_an_estimate_is_the_median_within_an_interval_that_narrows_with_the_rounds() -> None:
+    draw = random.Random(7)
+    few = statistics.estimate([draw.gauss(5, 1) for _ in range(50)])
+    many = statistics.estimate([draw.gauss(5, 1) for _ in range(2000)])
+    for found in (few, many):
+        assert found.low < found.median < found.high
+    assert many.low < 5 < many.high
+    assert many.high - many.low < few.high - few.low
+
+
+def test_an_estimate_of_equal_samples_has_no_width_and_a_few_samples_are_enough() -> None:
+    assert statistics.estimate([3.0, 3.0, 3.0]) == (3.0, 3.0, 3.0)
+
+
+def test_neighbours_that_resemble_each_other_widen_the_interval() -> None:
+    draw = random.Random(7)
+    apart = [draw.gauss(5, 1) for _ in range(1000)]
+    moods = sorted(apart[:500]) + sorted(apart[500:])
+    wide, narrow = statistics.estimate(moods), statistics.estimate(apart)
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_ratios_are_taken_round_by_round_over_the_bare_application() -> None:
+    assert statistics.ratios([3, 5], [5, 5], [1, 1]) == [0.5, 1.0]
+    assert statistics.differences([3, 5], [1, 1]) == [2, 4]
+
+
+def test_a_round_in_which_the_other_cost_nothing_counts_as_the_worst() -> None:
+    assert statistics.ratios([3], [1], [1]) == [math.inf]
+
+
+async def test_every_contender_runs_in_every_round_and_the_first_rounds_are_left_out() -> None:
+    runs = {"one": 0, "other": 0}
+
+    def block(name: str) -> rounds.Block:
+        async def run(size: int) -> None:
+            runs[name] += size
+
+        return run
+
+    samples = await rounds.measure({name: block(name) for name in runs}, rounds=20, size=3, seed=1)
+    assert {name: len(values) for name, values in samples.items()} == {"one": 20, "other": 20}
+    assert runs == {"one": 66, "other": 66}
+
+
+def figures(ours: float) -> report.Samples:
+    item = next(item for item in in_process.ITEMS if item.share is not None)
+    return {
+        item.name: {
+            in_process.BARE: [1.0] * 50,
+            in_process.STARLETTE: [10.0] * 50,
+            in_process.SQLITE: [ours] * 50,
+        }
+    }
+
+
+def test_the_verdict_asks_that_the_whole_interval_lies_below_the_target() -> None:
+    assert report.misses(report.summarise(figures(3.9))) == []
+    missed = report.misses(report.summarise(figures(4.1)))
+    assert len(missed) == 1
+    assert "Coatcheck, SQLite costs up to 0.344" in missed[0]
+
+
+def test_the_table_shows_each_contender_with_its_share() -> None:
+    text = report.table(report.summarise(figures(3.7)))
+    assert "2.70 [2.70, 2.70]" in text
+    assert "0.300 [0.300, 0.300]" in text
+    assert "target: at most 0.333" in text
+
+
+async def test_a_request_that_was_not_warm_spoils_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_cached(self: object, token: bytes) -> None:
+        return None
+
+    monkeypatch.setattr(in_process.CountedSessions, "load_cached", not_cached)
+    with pytest.raises(RuntimeError, match="not warm"):
+        await in_process.run(tmp_path, rounds=1, size=1, seed=1, collect=False, tell=lambda item: None)
+
+
+def test_a_quick_run_prints_a_table_and_writes_json(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "bench", "--rounds", "20", "--json", str(file)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(file.read_text())
+    assert [item["item"] for item in found["items"]] == [item.name for item in in_process.ITEMS]
+    for item in found["items"]:
+        assert item["item"] in run.stdout
+        assert {in_process.STARLETTE, in_process.SQLITE, in_process.MEMORY} <= item["contenders"].keys()
+        for contender in item["contenders"].values():
+            assert contender["microseconds_over_bare"]["median"] > 0
+    assert "Python" in found["about"]["python"]

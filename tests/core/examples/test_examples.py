@@ -93,6 +93,14 @@ def test_log_in_changes_the_secret_of_a_visitor_who_had_a_session(client: TestCl
     assert client.get("/profile", headers={"cookie": f"__Host-session={first}"}).status_code == 401
 
 
+@pytest.mark.parametrize("client", ["starlette_login"], indirect=True)
+def test_two_lines_alone_do_not_make_a_login_of_setting_a_value_as_the_readme_says(client: TestClient) -> None:
+    client.post("/login")
+    first = client.cookies["__Host-session"]
+    client.post("/login")
+    assert client.cookies["__Host-session"] == first
+
+
 def test_fastapis_example_has_about_twenty_lines_of_code() -> None:
     lines = (EXAMPLES / "fastapi_login.py").read_text().splitlines()
     assert len([line for line in lines if line and not line.startswith(('"""', "#"))]) <= 24

@@ -50,6 +50,13 @@ async def test_a_directory_whose_parent_is_missing_is_a_mistake(tmp_path: Path) 
         await SQLiteStore(tmp_path / "no" / "such" / "sessions.db").start()
 
 
+async def test_an_answer_means_that_it_is_on_the_disk(tmp_path: Path) -> None:
+    async with started(tmp_path / "s.db") as store:
+        await store.create(record("a"))
+        writing = store._writer._link  # type: ignore[union-attr]
+        assert (writing.pragma("journal_mode"), writing.pragma("synchronous")) == ("wal", 2)
+
+
 @pytest.mark.parametrize("path", ["", ":memory:"])
 def test_without_a_file_there_is_no_sqlite_store(path: str) -> None:
     with pytest.raises(UsageError, match="memory://"):

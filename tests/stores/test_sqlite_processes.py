@@ -96,7 +96,7 @@ async def test_what_is_ended_there_is_never_let_in_here(tmp_path: Path) -> None:
 
 
 async def test_processes_that_write_at_once_leave_no_reader_behind(tmp_path: Path) -> None:
-    """The counter is written late by whichever process is slow: a reader must still see every acknowledged change."""
+    """Whichever process is slow writes the counter late: a reader must still see every acknowledged change."""
     store = await _started(tmp_path / "s.db")
     await store.create(record("a"))
     stream = store.changes()

@@ -1,8 +1,8 @@
 """The SQLite store's files: opening them, noticing that they are gone or replaced, and what their errors mean.
 
 Leaves the tables to `_sqlite_schema`. Beside the database stands `<database>-feed`, eight bytes that every process
-maps: the number of the last committed change. It is a file of its own because closing any descriptor of the database,
-its `-wal` or its `-shm` outside SQLite would drop this process's POSIX locks on it.
+maps: their value is another one after each committed change. It is a file of its own because closing any descriptor of
+the database, its `-wal` or its `-shm` outside SQLite would drop this process's POSIX locks on it.
 """
 
 import mmap

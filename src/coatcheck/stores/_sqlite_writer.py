@@ -6,11 +6,12 @@ Leaves what is written to `_sqlite_steps`.
 import asyncio
 import logging
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import apsw
 
@@ -24,7 +25,7 @@ _log = logging.getLogger("coatcheck.stores.sqlite")
 
 _T = TypeVar("_T")
 
-_LAST_CHANGE = "SELECT seq FROM sqlite_sequence WHERE name = 'change'"
+_LAST_CHANGE = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'change'"
 
 _GROUP = 1000
 """So many steps share a commit at most: others want the lock too."""
@@ -164,11 +165,11 @@ class GroupWriter:
             self._undo(link)
             return error
         if after != before:
-            # After the commit and before any answer. Each number is written once, by the process that committed it.
-            # So if a reader saw c here before its last look at the log, and a change came after that look, then
-            # something was written here after c, and nothing that is written after c is ever c again: the reader
-            # finds a difference. (A process that writes late may lower the number: a difference all the same.)
-            link.counter[0] = cast(int, after[0][0])
+            # After the commit and before any answer, and always a value that never stood there. So if a reader saw c
+            # here before its last look at the log, and a change was answered that came after that look, then
+            # something was written here after c, and whatever stands here now differs from c, in whichever order
+            # processes came to write. (Not the number of the change: after a restore numbers come again.)
+            link.counter[0] = secrets.randbits(64)
         self.commits += 1
         self.steps += len(group)
         return None

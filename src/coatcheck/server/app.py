@@ -4,28 +4,30 @@ From outside to inside: the facts about the connection, the envelope, the sessio
 then `verify` or FastAPI. Leaves sockets and processes to `worker` and `supervisor`.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
-import structlog
 from fastapi import FastAPI
 
 from coatcheck.accounts import Accounts, PasswordHasher
 from coatcheck.errors import CoatcheckError, StoreUnavailable
 from coatcheck.manager import Sessions
-from coatcheck.server import openapi, problems, rest
+from coatcheck.server import openapi, problems
 from coatcheck.server.certificates import ensure_data_dir
 from coatcheck.server.connection_facts import ConnectionFactsMiddleware
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.envelope import Envelope, HeadAsGet
 from coatcheck.server.logs import configure_logging
+from coatcheck.server.rest import ROUTERS
 from coatcheck.server.rest.verify import PATH, Verify
 from coatcheck.server.schemes import SchemeSessions
 from coatcheck.server.services import Services
 from coatcheck.server.settings import Settings
+from coatcheck.server.ui import page_routes
 
-__all__ = ["Application", "compose", "create_app"]
+__all__ = ["Application", "compose", "create_app", "rest_app"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -37,7 +39,7 @@ _DESCRIPTION = (
     "Errors are problem documents (RFC 9457). The session travels in a cookie: `__Host-session` over TLS; `session` over "
     "plain HTTP, on loopback only."
 )
-_log = structlog.stdlib.get_logger("coatcheck.server")
+_log = logging.getLogger("coatcheck.server")
 
 
 def create_app(settings: Settings, worker: WorkerContext) -> Application:
@@ -58,7 +60,7 @@ def compose(services: Services) -> Application:
     """Put the application together from parts that may be a test's own. Its lifespan starts and closes them."""
     settings, worker = services.settings, services.worker
     origins = settings.effective_public_origins()
-    api = _api(services)
+    api = rest_app(services)
     verify = Verify(public_origins=origins)
 
     def routes(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -78,7 +80,8 @@ def compose(services: Services) -> Application:
     return application
 
 
-def _api(services: Services) -> FastAPI:
+def rest_app(services: Services) -> FastAPI:
+    """Give the part that FastAPI serves: REST, its description, and the page."""
     api = FastAPI(
         title="Coatcheck",
         version=version("coatcheck"),
@@ -92,16 +95,11 @@ def _api(services: Services) -> FastAPI:
     )
     api.state.services = services
     problems.install(api)
-    rest.install(api)
+    for router in ROUTERS:
+        api.include_router(router)
     openapi.install(api, docs=services.settings.is_loopback())
-    api.router.routes.extend(_page_routes())
+    api.router.routes.extend(page_routes())
     return api
-
-
-def _page_routes() -> list[Any]:
-    from coatcheck.server.ui import page_routes
-
-    return list(page_routes())
 
 
 async def _lifespan(services: Services, receive: Receive, send: Send) -> None:
@@ -113,7 +111,7 @@ async def _lifespan(services: Services, receive: Receive, send: Send) -> None:
             await services.sessions.start()
         except StoreUnavailable as error:
             # Each request tries again; until then it is 503, and `/readyz` says so.
-            _log.warning("the session store is away", error=str(error))
+            _log.warning("the session store is away: %s", error)
     except CoatcheckError as error:
         await services.accounts.close()
         await send({"type": "lifespan.startup.failed", "message": str(error)})

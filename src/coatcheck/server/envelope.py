@@ -4,11 +4,11 @@ Also the last net: an application that fails without an answer gets a problem do
 without the values of variables. Leaves what is answered to everything within.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from time import perf_counter
 from typing import Any, TypeAlias
 
-import structlog
 from starlette.exceptions import HTTPException
 
 from coatcheck.server.problems import problem_response
@@ -37,7 +37,7 @@ _SECURITY: tuple[tuple[bytes, bytes], ...] = (
     (b"x-frame-options", b"DENY"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
-_log = structlog.stdlib.get_logger("coatcheck.request")
+_log = logging.getLogger("coatcheck.request")
 
 
 class Envelope:
@@ -61,21 +61,22 @@ class Envelope:
             else:
                 await self._app(scope, _Bounded(receive).receive, answer.send)
         except Exception:
-            _log.exception("failed", path=_path(scope))
+            _log.exception("failed", extra={"path": _path(scope)})
             if not answer.status:
                 await problem_response(500, "The server failed to answer this request.")(scope, receive, answer.send)
             elif not answer.complete:
                 raise  # so that the server cuts the connection: the client must not take a part for the whole
         finally:
-            log = _log.debug if scope["path"] in _QUIET else _log.info
-            log(
-                "request",
-                method=scope["method"],
-                path=_path(scope),
-                status=answer.status or None,
-                ms=round((perf_counter() - begun) * 1000, 2),
-                worker=self._worker,
-            )
+            level = logging.DEBUG if scope["path"] in _QUIET else logging.INFO
+            if _log.isEnabledFor(level):
+                seen = {
+                    "method": scope["method"],
+                    "path": _path(scope),
+                    "status": answer.status or None,
+                    "ms": round((perf_counter() - begun) * 1000, 2),
+                    "worker": self._worker,
+                }
+                _log.log(level, "request", extra=seen)
 
 
 class HeadAsGet:

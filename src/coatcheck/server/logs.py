@@ -1,6 +1,7 @@
 """Turns every log line of this process, ours and the libraries', into one form: for people or for machines.
 
-Promises that no traceback shows the values of variables: passwords stand in them. Leaves what is logged to everybody else.
+Promises that no traceback shows the values of variables: passwords stand in them. Leaves what is logged to everybody
+else, who needs no more than the standard library's `logging`; what stands in `extra` becomes a field of its own.
 """
 
 import logging
@@ -25,27 +26,17 @@ class _ToStderr(logging.Handler):
 
 
 def configure_logging(form: Literal["console", "json"], *, level: int = logging.INFO) -> None:
-    """Log to standard error in this form from now on, from `level` upwards. May be called again."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
+    """Log to standard error in this form from now on: ours from `level` upwards, others' from warnings. May be called again."""
     handler = _ToStderr()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.ExtraAdder(),
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+            ],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_last(form)],
-            foreign_pre_chain=[*shared, structlog.stdlib.PositionalArgumentsFormatter()],
         )
     )
     root = logging.getLogger()
@@ -62,5 +53,20 @@ def _last(form: Literal["console", "json"]) -> Sequence[structlog.typing.Process
     # structlog's own choices for tracebacks show local variables.
     if form == "json":
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=True)]
-    colours = sys.stderr.isatty()
-    return [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
+    return [
+        _one_line,
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,
+            pad_event_to=0,
+            sort_keys=False,
+        )
+    ]
+
+
+def _one_line(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Show control characters instead of obeying them: what clients sent must not look like lines of ours."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in value)
+    return event

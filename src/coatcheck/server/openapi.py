@@ -50,9 +50,16 @@ def install(app: FastAPI, *, docs: bool) -> None:
 def _complete(document: dict[str, Any]) -> dict[str, Any]:
     """Problems under their own media type, and the route that FastAPI does not know of."""
     paths = cast("dict[str, dict[str, Any]]", document["paths"])
+    schemas = cast("dict[str, Any]", document["components"]["schemas"])
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
     for operations in paths.values():
         for operation in operations.values():
-            for status, response in cast("dict[str, dict[str, Any]]", operation["responses"]).items():
+            responses = cast("dict[str, dict[str, Any]]", operation["responses"])
+            # FastAPI's own words for what no text in a path can cause here; what a body can cause says Problem.
+            if "HTTPValidationError" in json.dumps(responses.get("422", {})):
+                del responses["422"]
+            for status, response in responses.items():
                 if status >= "400" and "application/json" in response.get("content", {}):
                     response["content"] = {MEDIA_TYPE: response["content"]["application/json"]}
     paths[verify.PATH] = verify.OPENAPI

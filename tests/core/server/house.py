@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+from starlette.routing import BaseRoute
 
 from coatcheck import Sessions
 from coatcheck.accounts import Accounts, HashParameters, PasswordHasher
-from coatcheck.server.app import compose
+from coatcheck.server.app import compose, rest_app
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.services import Services
 from coatcheck.server.settings import Settings
-from coatcheck.stores import open_store
+from coatcheck.stores.sqlite import SQLiteStore
 from coatcheck.testing import GatedStore, ManualClock
 
 CHEAP = HashParameters(memory_kib=8, passes=1, lanes=1)
@@ -37,14 +38,15 @@ class House:
     ) -> None:
         self.clock = ManualClock()
         self.settings = Settings(data_dir=path, workers=2, **settings)
-        self.store = GatedStore(open_store(self.settings.store_url()))
+        self.store = GatedStore(SQLiteStore(path / "sessions.sqlite3", clock=self.clock))
         self.sessions = Sessions(self.store, clock=self.clock)
         self.hasher = hasher or PasswordHasher(CHEAP)
         self.accounts = accounts(self.settings.accounts_url(), hasher=self.hasher, clock=self.clock)
         self.worker = WorkerContext(runtime_dir=path, worker_id=WORKER)
-        self.app = compose(
-            Services(settings=self.settings, worker=self.worker, sessions=self.sessions, accounts=self.accounts)
+        self.services = Services(
+            settings=self.settings, worker=self.worker, sessions=self.sessions, accounts=self.accounts
         )
+        self.app = compose(self.services)
         self._exits = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -54,6 +56,10 @@ class House:
 
     async def __aexit__(self, *_: object) -> None:
         await self._exits.aclose()
+
+    def routes(self) -> list[BaseRoute]:
+        """Every route that FastAPI has."""
+        return rest_app(self.services).routes
 
     def client(self, origin: str = ORIGIN, **options: Any) -> httpx.AsyncClient:
         """A browser or curl of its own, without a cookie."""

@@ -1,7 +1,5 @@
 from pathlib import Path
 
-import pytest
-
 from tests.core.server.house import House, cookie_of, session_id
 
 
@@ -50,14 +48,14 @@ async def test_ending_this_very_session_deletes_its_cookie(tmp_path: Path) -> No
         assert (await client.get("/v1/me")).status_code == 401
 
 
-@pytest.mark.parametrize("unknown", ["A" * 22, "1", "%2e%2e", "x" * 3000])
-async def test_other_peoples_sessions_and_none_at_all_are_answered_alike(tmp_path: Path, unknown: str) -> None:
+async def test_other_peoples_sessions_and_none_at_all_are_answered_alike(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
         ada, bob = await house.log_in("ada"), await house.log_in("bob")
         his = await ada.delete(f"/v1/sessions/{await session_id(bob)}")
-        nobodys = await ada.delete(f"/v1/sessions/{unknown}")
-        assert his.status_code == nobodys.status_code == 404
-        assert his.content == nobodys.content
+        for unknown in ("A" * 22, "1", "%2e%2e", "x" * 3000):
+            nobodys = await ada.delete(f"/v1/sessions/{unknown}")
+            assert his.status_code == nobodys.status_code == 404
+            assert his.content == nobodys.content
         assert (await bob.get("/v1/me")).status_code == 200
 
 

@@ -174,7 +174,7 @@ def decode_record(data: bytes, *, id: str, version: int, last_seen_at: float) ->
     """Read the stored form. Raises ValueError for what is not one, or is from a release too new to be read."""
     try:
         stored = _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"the stored session {id} cannot be read: {error}") from error
     if stored.f > FORMAT:
         raise ValueError(f"the stored session {id} has format {stored.f} and this release reads up to {FORMAT}")

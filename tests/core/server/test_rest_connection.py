@@ -59,7 +59,7 @@ async def test_a_worker_without_its_accounts_is_not_ready(tmp_path: Path) -> Non
 
 async def test_a_database_that_does_not_answer_is_not_waited_for_without_end(tmp_path: Path) -> None:
     async with House(tmp_path) as house, house.client() as client:
-        gate = house.store.hold("alive", "before")
+        gate = house.store.hold("list_user", "before")
         asked = asyncio.create_task(client.get("/readyz"))
         await gate.arrived.wait()
         assert_problem(await asked, 503)

@@ -32,7 +32,8 @@ async def ready(services: ServicesOf) -> StatusView:
     """200 while sessions and accounts can be asked."""
     try:
         async with asyncio.timeout(_PATIENCE):
-            await services.sessions.store.alive([NOBODY])
+            # Through the manager, which starts a store that was away when the worker started.
+            await services.sessions.list_user(NOBODY)
             await services.accounts.get(NOBODY)
     except TimeoutError:
         raise ProblemError(503, "Sessions or accounts do not answer in time.", headers={"retry-after": "1"}) from None

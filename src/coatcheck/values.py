@@ -33,6 +33,8 @@ _MENDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
 
 def _refuse(key: str, value: object, path: str) -> TypeError:
     mend = next((mend for kind, mend in _MENDS if isinstance(value, kind)), None)
+    if isinstance(value, dt.datetime) and value.utcoffset() is not None:
+        mend = "store datetime.fromisoformat(value.isoformat())"
     if mend is None:
         mend = "store str(value), or give the key a type with coatcheck.Key"
     where = f"session[{key!r}]{path}"
@@ -76,6 +78,7 @@ def encode_value(key: str, value: object) -> bytes:
     """Give a value's msgpack. Raises TypeError, naming key and mend, for what would not come back equal."""
     _check(key, value)
     try:
+        key.encode()
         return _encoder.encode(value)
     except (UnicodeEncodeError, msgspec.MsgspecError, OverflowError, RecursionError) as error:
         raise TypeError(f"session[{key!r}] cannot be stored: {error}") from error
@@ -186,7 +189,7 @@ class SessionValues(MutableMapping[str, Any]):
         typed_by, value, began = self._lent[key]
         if encode_value(key, typed_by.plain(value)) == began:
             return False
-        self._hold(key, value, typed_by)
+        self._hold(key, value, None if _is_plain(key, value) else typed_by)
         return True
 
     def _take_all_back(self) -> None:
@@ -202,10 +205,9 @@ class SessionValues(MutableMapping[str, Any]):
             self._typed.pop(key, None)
         if self._lent:
             self._lent.pop(key, None)
-        if key in self._raw:
-            if self._deleted is None:
-                self._deleted = set()
-            self._deleted.add(key)
+        if self._deleted is None:
+            self._deleted = set()
+        self._deleted.add(key)  # though it may not be stored: it may be on its way there
 
     def __contains__(self, key: object) -> bool:
         self._used = True
@@ -231,10 +233,10 @@ class SessionValues(MutableMapping[str, Any]):
     def clear(self) -> None:
         """Delete every key."""
         self._used = True
+        self._deleted = {*self._raw, *(self._held or ())} or None
         self._held = None
         self._typed = None
         self._lent = None
-        self._deleted = set(self._raw) or None
 
     def __repr__(self) -> str:
         # Values may be personal or secret, and reprs end up in logs.
@@ -254,13 +256,24 @@ class SessionValues(MutableMapping[str, Any]):
                 self._lent = {}
             self._lent[key] = (typed_by, value, encode_value(key, typed_by.plain(value)))
             return value
-        value = typed_by.parse(self[key])
+        current = self[key]
+        value = typed_by.parse(current)
+        if _same(value, current):
+            return current  # somebody may hold it already, and what is parsed is a copy
+        changed = self._held is not None and key in self._held and self._changed(key) is not None
         self._hold(key, value, None if _is_plain(key, value) else typed_by)
+        if not changed:
+            # Parsing may have filled in or converted something: that is no change by whoever reads.
+            if self._base is None:
+                self._base = {}
+            self._base[key] = encode_value(key, typed_by.plain(value))
         return value
 
     def set_typed(self, key: str, typed_by: _Typed, value: Any) -> None:
         """Set a value of its Key's type (see `Key.set`)."""
-        _check(key, typed_by.plain(value))
+        plain = typed_by.plain(value)
+        _check(key, plain)
+        typed_by.parse(plain)
         self._hold(key, value, None if _is_plain(key, value) else typed_by)
 
     def difference(self) -> tuple[dict[str, bytes], frozenset[str]]:
@@ -268,15 +281,23 @@ class SessionValues(MutableMapping[str, Any]):
         if self._lent:
             self._take_all_back()
         changed: dict[str, bytes] = {}
-        if self._held:
-            for key, value in self._held.items():
-                if self._typed and key in self._typed:
-                    value = self._typed[key].plain(value)
-                data = encode_value(key, value)
-                before = self._base[key] if self._base and key in self._base else self._raw.get(key)
-                if before is None or (before != data and not _same(_decoder.decode(before), value)):
-                    changed[key] = data
-        return changed, frozenset(self._deleted) if self._deleted else frozenset()
+        for key in self._held or ():
+            data = self._changed(key)
+            if data is not None:
+                changed[key] = data
+        return changed, frozenset(key for key in self._deleted or () if key in self._raw)
+
+    def _changed(self, key: str) -> bytes | None:
+        """Give a held value encoded if it is another one than it began as."""
+        assert self._held is not None
+        value = self._held[key]
+        if self._typed and key in self._typed:
+            value = self._typed[key].plain(value)
+        data = encode_value(key, value)
+        before = self._base[key] if self._base and key in self._base else self._raw.get(key)
+        if before is None or (before != data and not _same(_decoder.decode(before), value)):
+            return data
+        return None
 
     def touched(self) -> bool:
         """Tell whether a difference is possible at all. Costs nothing; True does not promise one."""
@@ -297,15 +318,19 @@ class SessionValues(MutableMapping[str, Any]):
         Objects that the caller holds stay the same, so that changing them later is noticed; what is still pending
         stays pending; and what others stored meanwhile under keys that were only read is not taken for a change.
         """
-        base = {} if self._base is None else self._base
+        began: dict[str, bytes | None] = self._base or {}
+        # What was deleted while the store was writing is deleted next, what was never stored anywhere is forgotten.
+        pending = {key for key in self._deleted or () if key not in deleted and (key in self._raw or key in written)}
+        base = {key: began[key] for key in pending if key in began}
         for key in self._held or ():
             if key in written:
                 base[key] = written[key]
-            elif key not in base:
-                base[key] = self._raw.get(key)
+            elif key in deleted:
+                base[key] = None
+            else:
+                base[key] = began[key] if key in began else self._raw.get(key)
         self._base = base or None
-        if self._deleted:
-            self._deleted -= deleted
+        self._deleted = pending or None
         self._raw = raw
 
     def take(self, key: str, value: Any, raw: Mapping[str, bytes]) -> None:
@@ -330,7 +355,15 @@ def _dump_model(value: Any) -> Any:
 
 
 def _to_builtins(value: Any) -> Any:
-    return msgspec.to_builtins(value, builtin_types=(bytes, dt.datetime), str_keys=True)
+    return _with_lists(msgspec.to_builtins(value, builtin_types=(bytes, dt.datetime), str_keys=True))
+
+
+def _with_lists(value: Any) -> Any:
+    if type(value) is dict:
+        return {key: _with_lists(item) for key, item in cast("dict[Any, Any]", value).items()}
+    if type(value) in (list, tuple):
+        return [_with_lists(item) for item in cast("list[Any]", value)]
+    return value
 
 
 class Key(Generic[T]):
@@ -377,8 +410,13 @@ class Key(Generic[T]):
         return None if self._default is None else self._default()
 
     def plain(self, value: Any) -> Any:
-        """Give a value of the key's type as the data that is stored."""
-        return self._plain(value)
+        """Give a value of the key's type as the data that is stored. Raises TypeError where it does not fit."""
+        try:
+            return self._plain(value)
+        except (TypeError, AttributeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+            raise TypeError(
+                f"session[{self.name!r}] is a {type(value).__qualname__}, which does not fit its Key: {error}"
+            ) from error
 
     def parse(self, value: Any) -> T:
         """Give stored data as a value of the key's type. Raises TypeError where it does not fit."""

@@ -23,6 +23,7 @@ from coatcheck.accounts import (
     UsernameTaken,
 )
 from coatcheck.accounts.database import Database
+from coatcheck.accounts.hashing import EncodedHash, Verdict
 from coatcheck.ids import is_id
 
 Make = Callable[..., Accounts]
@@ -111,7 +112,7 @@ async def test_of_registrations_of_one_name_at_once_exactly_one_wins(make_accoun
     at_the_gate = asyncio.Barrier(4)
 
     class Gated(PasswordHasher):
-        async def hash(self, password: bytes):  # type: ignore[no-untyped-def]
+        async def hash(self, password: bytes) -> EncodedHash:
             hashed = await super().hash(password)
             await at_the_gate.wait()  # each has seen that the name is free, none has written
             return hashed
@@ -180,6 +181,22 @@ async def test_a_changed_password_replaces_the_old_one(make_accounts: Make) -> N
         await accounts.set_password(alice.id, OTHER)
         assert await accounts.verify(alice, OTHER)
         assert not await accounts.verify(alice, PASSWORD)
+
+
+async def test_a_user_who_is_gone_before_the_new_password_is_hashed_is_unknown(make_accounts: Make, path: Path) -> None:
+    class Slow(PasswordHasher):
+        async def hash(self, password: bytes) -> EncodedHash:
+            hashed = await super().hash(password)
+            with sqlite3.connect(path) as by_hand:
+                by_hand.execute("DELETE FROM coatcheck_users WHERE name = 'gone'")
+            by_hand.close()
+            return hashed
+
+    async with make_accounts() as accounts:
+        gone = await accounts.register("gone", PASSWORD)
+    async with make_accounts(Slow(CHEAP)) as accounts:
+        with pytest.raises(UnknownUser):
+            await accounts.set_password(gone.id, OTHER)
 
 
 @pytest.mark.parametrize("password", ["short", "password1", "x" * 2000, "Long-Username"])
@@ -337,7 +354,7 @@ async def test_renewing_a_hash_does_not_undo_a_password_changed_meanwhile(make_a
     async with make_accounts() as other:
 
         class ChangedMeanwhile(PasswordHasher):
-            async def verify(self, encoded: str | None, password: bytes):  # type: ignore[no-untyped-def]
+            async def verify(self, encoded: str | None, password: bytes) -> Verdict:
                 verdict = await super().verify(encoded, password)
                 await other.set_password(alice.id, OTHER)
                 return verdict

@@ -155,12 +155,32 @@ async def test_databases_of_one_process_are_migrated_one_after_the_other_because
         await accounts.close()
 
 
+async def test_a_file_that_is_being_read_becomes_wal_when_the_reader_has_finished(
+    path: Path, make_accounts: Callable[..., Accounts]
+) -> None:
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.executescript("CREATE TABLE something (x); BEGIN; SELECT * FROM something")
+    accounts = make_accounts()
+    starting = asyncio.create_task(accounts.start())
+    done, _ = await asyncio.wait([starting], timeout=0.3)
+    assert not done
+    reader.execute("COMMIT")
+    await starting
+    reader.close()
+    assert rows(path, "PRAGMA journal_mode") == [("wal",)]
+    await accounts.close()
+
+
 async def test_a_lock_that_is_never_given_back_is_an_error_in_the_end(
     path: Path, make_accounts: Callable[..., Accounts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coatcheck.accounts.migrate.LOCK_TIMEOUT", 0.05)
     monkeypatch.setattr("coatcheck.accounts.database.BUSY_TIMEOUT", 0.01)
-    for statement in ("BEGIN EXCLUSIVE", "PRAGMA journal_mode = WAL; BEGIN IMMEDIATE"):
+    for statement in (
+        "BEGIN EXCLUSIVE",
+        "CREATE TABLE something (x); BEGIN; SELECT * FROM something",
+        "PRAGMA journal_mode = WAL; BEGIN IMMEDIATE",
+    ):
         other = sqlite3.connect(path, isolation_level=None)
         other.executescript(statement)
         accounts = make_accounts()

@@ -181,6 +181,33 @@ async def test_a_backup_put_in_the_file_s_place_is_served_by_every_process(tmp_p
     assert by_hand(path, "SELECT count(*) FROM session")[1] == [(0,)]
 
 
+async def test_the_old_file_put_back_again_still_has_all_that_was_acknowledged(tmp_path: Path) -> None:
+    path, aside = tmp_path / "s.db", tmp_path / "aside.db"
+    async with started(path) as store:
+        by_hand(path, f"VACUUM INTO '{tmp_path / 'backup.db'}'")
+        ids = [f"s{number}" for number in range(200)]
+        await asyncio.gather(*(store.create(record(session_id)) for session_id in ids))
+        stream = store.changes()
+        told: list[Change] = []
+        path.rename(aside)  # its log stays where it is: half a move, and nothing may get lost by it
+        (tmp_path / "backup.db").rename(path)
+        stream.poll(told.append)
+        assert await store.alive(ids) == {}
+        await store.create(record("in the backup"))
+        assert by_hand(aside, "SELECT count(*) FROM session")[1] == [(200,)]
+        path.rename(tmp_path / "backup.db")
+        aside.rename(path)
+        stream.poll(told.append)
+        assert len(await store.alive(ids)) == 200
+        with Peer(path) as peer:
+            assert peer.run("return await store.end(['s0'], reason='x', now=1.0)") == ["s0"]
+            assert stream.behind()
+            await store.apply("s1", Changes(set={"k": b"1"}))
+            assert peer.run("return list((await store.read('s1')).values)") == ["k"]
+        assert told == [Change("missed"), Change("missed")]
+    assert by_hand(path, "PRAGMA integrity_check")[1] == [("ok",)]
+
+
 async def test_another_program_s_file_in_its_place_is_unavailable_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     async with started(path) as store:
@@ -189,8 +216,8 @@ async def test_another_program_s_file_in_its_place_is_unavailable_and_left_alone
         by_hand(tmp_path / "theirs.db", "CREATE TABLE theirs (x)")
         path.rename(tmp_path / "ours.db")
         (tmp_path / "theirs.db").rename(path)
-        await _unavailable(store, "another program's database")
-        with pytest.raises(StoreUnavailable, match="another program's database"):
+        await _unavailable(store, "no session database of Coatcheck's")
+        with pytest.raises(StoreUnavailable, match="no session database of Coatcheck's"):
             stream.poll(lambda change: None)
         path.rename(tmp_path / "theirs.db")
         (tmp_path / "ours.db").rename(path)

@@ -111,6 +111,7 @@ async def test_another_program_s_database_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another program's database"):
         await SQLiteStore(tmp_path / "theirs.db").start()
     assert by_hand(tmp_path / "theirs.db", "SELECT name FROM sqlite_master")[1] == [("session",)]
+    assert by_hand(tmp_path / "theirs.db", "PRAGMA journal_mode")[1] == [("delete",)]
 
 
 async def test_whoever_waits_at_the_same_time_shares_a_commit(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import apsw
 
 from coatcheck.errors import StoreUnavailable, UsageError
 from coatcheck.stores._sqlite_link import COUNTER_BYTES, Link
-from coatcheck.stores._sqlite_schema import ensure_schema
+from coatcheck.stores._sqlite_schema import APPLICATION_ID, ensure_schema, has_schema
 
 __all__ = ["SQLiteFile", "StoreBusy"]
 
@@ -133,7 +133,7 @@ class SQLiteFile:
             self._drop_stale_log(previous)
         link = Link(self.path, deadline)
         try:
-            self._prepare(link)
+            self._prepare(link, create)
             link.database, link.wal = database, _identity(self._wal)
             if _identity(self.path) != database:
                 raise StoreUnavailable(f"the session database {self.path} was replaced while it was being opened")
@@ -158,7 +158,10 @@ class SQLiteFile:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             _sync_directory(self.path.parent)
 
-    def _prepare(self, link: Link) -> None:
+    def _prepare(self, link: Link, create: bool) -> None:
+        # First of all, since what follows would change another program's file.
+        if not has_schema(link, self.path) and not create:
+            raise StoreUnavailable(f"the session database {self.path} is empty: put its content back")
         link.pragma("trusted_schema", False)
         link.pragma("synchronous", "FULL")
         link.pragma("journal_size_limit", 64 * 1024 * 1024)
@@ -180,10 +183,20 @@ class SQLiteFile:
         # Another file was put in the database's place, but the log beside it still is the old one's: SQLite would
         # replay it onto the new one. That it is the old one's is certain: `previous` holds it open, so its inode
         # cannot be anything else's.
+        try:
+            if _identity(self._wal) != previous.wal:
+                return
+        except FileNotFoundError:
+            return
+        with self.path.open("rb") as file:  # nobody in this process has the new file open yet: it may be closed
+            header = file.read(100)
+        if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+            raise StoreUnavailable(f"{self.path} was replaced by something that is no session database of Coatcheck's")
+        with suppress(apsw.Error):  # wherever the old database is now, it shall be whole without its log
+            previous.checkpoint(restart=False)
+        os.unlink(self._wal)
         with suppress(FileNotFoundError):
-            if _identity(self._wal) == previous.wal:
-                os.unlink(self._wal)
-                os.unlink(f"{self.path}-shm")
+            os.unlink(f"{self.path}-shm")
 
     @contextmanager
     def _alone(self, deadline: float) -> Generator[int]:

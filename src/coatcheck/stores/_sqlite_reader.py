@@ -5,6 +5,7 @@ One connection under one lock. Every statement is run to its end while the lock 
 
 import threading
 import time
+from collections.abc import Callable
 
 import apsw
 
@@ -25,6 +26,8 @@ class Reader:
         self._file = file
         self._link: Link | None = None
         self.lock: threading.Lock = threading.Lock()
+        self.on_reopen: Callable[[], None] = lambda: None
+        """Called, with the lock held, when the connection was opened anew."""
 
     def open(self) -> None:
         """Open the connection. Raises StoreUnavailable, UsageError."""
@@ -49,6 +52,7 @@ class Reader:
             raise StoreUnavailable(f"the store {self._file.path} is closed")
         if not self._file.is_current(link, feed=feed):
             link = self._link = self._file.reopen(link, patience=0.2)
+            self.on_reopen()
         link.deadline = time.monotonic() + _PATIENCE
         return link
 

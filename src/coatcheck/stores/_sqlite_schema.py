@@ -10,7 +10,7 @@ from typing import cast
 from coatcheck.errors import UsageError
 from coatcheck.stores._sqlite_link import Link
 
-__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "ensure_schema"]
+__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "ensure_schema", "has_schema"]
 
 APPLICATION_ID = 0x436F6174
 """`PRAGMA application_id` of our files: "Coat". Guards other programs' databases, our accounts' among them."""
@@ -90,15 +90,15 @@ END;
 
 
 def ensure_schema(link: Link, path: Path) -> None:
-    """Make the tables in an empty database; accept one of ours. Several processes may do so at once.
+    """Make the tables if the database is empty. Several processes may do so at once.
 
     Raises UsageError for a newer release's file and for another program's database.
     """
-    if _is_ready(link, path):
+    if has_schema(link, path):
         return
     link.rows("BEGIN IMMEDIATE")
     try:
-        if not _is_ready(link, path):
+        if not has_schema(link, path):
             link.rows(_SCHEMA)
             link.rows(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}")
         link.rows("COMMIT")
@@ -107,7 +107,8 @@ def ensure_schema(link: Link, path: Path) -> None:
         raise
 
 
-def _is_ready(link: Link, path: Path) -> bool:
+def has_schema(link: Link, path: Path) -> bool:
+    """Tell whether the tables are there; False for an empty database. Raises UsageError as `ensure_schema` does."""
     ours = link.pragma("application_id") == APPLICATION_ID
     version = cast(int, link.pragma("user_version"))
     if ours and version == SCHEMA_VERSION:

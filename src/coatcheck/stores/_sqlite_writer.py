@@ -35,20 +35,20 @@ _CHECKPOINT_PAGES = 2000
 
 
 class _Waiting:
-    """A step that somebody awaits, and what came of it."""
+    """A step that somebody awaits on a loop, or nobody (None), and what came of it."""
 
     __slots__ = ("answer", "error", "future", "loop", "step")
 
-    def __init__(self, step: Callable[[Link], Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, step: Callable[[Link], Any], loop: asyncio.AbstractEventLoop | None) -> None:
         self.step = step
         self.loop = loop
-        self.future: asyncio.Future[Any] = loop.create_future()
+        self.future: asyncio.Future[Any] | None = None
         self.answer: Any = None
         self.error: Exception | None = None
 
     def settle(self) -> None:
-        if self.future.done():  # whoever waited has been cancelled; what it asked for is done all the same
-            return
+        if self.future is None or self.future.done():
+            return  # whoever waited has been cancelled; what it asked for is done all the same
         if self.error is not None:
             self.future.set_exception(self.error)
         else:
@@ -78,12 +78,20 @@ class GroupWriter:
         A step runs whether or not its caller still waits. It may run twice, the first time undone.
         """
         self._file.require_same_process()
-        waiting = _Waiting(step, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(step, loop)
+        waiting.future = future = loop.create_future()
         with self._gate:
             if self._stopping:
                 raise StoreUnavailable(f"the store {self._file.path} is closed")
             self._waiting.put(waiting)
-        return await waiting.future
+        return await future
+
+    def look(self) -> None:
+        """Look at the files soon, and let go of those that were replaced: the reader found out about it."""
+        with self._gate:
+            if not self._stopping:
+                self._waiting.put(_Waiting(lambda link: None, None))
 
     def stop(self) -> None:
         """Finish what was submitted, let go of the file, end the thread. May be called twice, from any thread."""
@@ -204,7 +212,8 @@ def _settle(group: list[_Waiting]) -> None:
     """Answer everyone: one wake-up for each event loop, however many wait there."""
     loops: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
     for waiting in group:
-        loops.setdefault(waiting.loop, []).append(waiting)
+        if waiting.loop is not None:
+            loops.setdefault(waiting.loop, []).append(waiting)
     for loop, members in loops.items():
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_settle_here, members)

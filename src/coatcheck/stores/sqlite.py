@@ -83,6 +83,7 @@ class SQLiteStore:
                 link.close()
                 raise
             self._writer = GroupWriter(self._file, link)
+            self._reader.on_reopen = self._writer.look
             # Runs when the store is collected and at the interpreter's exit: what was submitted is still done.
             self._finalizer = weakref.finalize(self, self._writer.stop)
             self._is_open = True

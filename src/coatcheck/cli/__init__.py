@@ -1,18 +1,43 @@
-"""The command `coatcheck`. Leaves each subcommand to a module of its own; what goes wrong on purpose is one line."""
+"""The command `coatcheck`. Leaves each subcommand to the module of its name; what goes wrong on purpose is one line."""
 
-import importlib.util
+import importlib
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-
-from coatcheck.cli import sessions
-from coatcheck.cli.serve import serve
+from typer.core import TyperGroup
 
 __all__ = ["app", "main"]
 
+_SUBCOMMANDS = {
+    "serve": None,  # its function says what it does
+    "users": "Add and list users, change passwords, disable accounts.",
+    "sessions": "List sessions, and end them.",
+}
+
+
+class _Subcommands(TyperGroup):
+    """Imports a subcommand when it is called for: the one that serves needs not what the others read databases with."""
+
+    # Any stands for click's Context and Command, of which Typer has its own copy that is nobody's business.
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_SUBCOMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _SUBCOMMANDS:
+            return None
+        module = importlib.import_module(f"coatcheck.cli.{cmd_name}")
+        holder = typer.Typer(rich_markup_mode=None)  # square brackets in help texts are no markup
+        if cmd_name == "serve":
+            holder.command(cmd_name)(module.serve)
+        else:
+            holder.add_typer(module.app, name=cmd_name, help=_SUBCOMMANDS[cmd_name])
+        return typer.main.get_group(holder).commands[cmd_name]
+
+
 app = typer.Typer(
     name="coatcheck",
+    cls=_Subcommands,
     help="Sessions for APIs: log in once, log out everywhere.",
     no_args_is_help=True,
     add_completion=False,
@@ -20,11 +45,6 @@ app = typer.Typer(
     # Its tracebacks show local variables, and passwords stand in those.
     pretty_exceptions_enable=False,
 )
-app.command()(serve)
-if importlib.util.find_spec("coatcheck.cli.users"):  # until it is there
-    users = importlib.import_module("coatcheck.cli.users")
-    app.add_typer(users.app, name="users", help="Add and list users, change passwords, disable accounts.")
-app.add_typer(sessions.app, name="sessions", help="List sessions, and end them.")
 
 
 def _show_version(asked: bool) -> None:

@@ -23,7 +23,8 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True)
 
-_PAGE = 100
+_PAGE = 500
+_PIPED_COLUMNS = 240
 
 DataDir = Annotated[Path | None, typer.Option(help="The server's data directory.")]
 Store = Annotated[str | None, typer.Option(help="URL of the session store. [SQLite in the data directory]")]
@@ -152,10 +153,9 @@ def _plain(user: User, info: SessionInfo) -> dict[str, Any]:
 
 def _show(found: list[tuple[User, SessionInfo]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("Session", "User"):
-        table.add_column(title, no_wrap=True)
-    for title in ("Logged in", "Last seen", "Address", "User agent"):
-        table.add_column(title)
+    for title in ("Session", "User", "Logged in", "Last seen", "Address"):
+        table.add_column(title, no_wrap=title != "User", overflow="fold")
+    table.add_column("User agent", overflow="fold")
     for user, info in found:
         cells = (
             info.id,
@@ -167,7 +167,9 @@ def _show(found: list[tuple[User, SessionInfo]]) -> None:
         )
         # Text: what clients say is no markup, and moves no cursor.
         table.add_row(*(Text(_printable(cell)) for cell in cells))
-    Console().print(table)
+    # In a pipe there is no width, and Rich's guess would break the lines.
+    console = Console()
+    (console if console.is_terminal else Console(width=_PIPED_COLUMNS)).print(table)
 
 
 def _moment(seconds: float) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROMISES = [f"P{number}" for number in range(1, 8)]
 
-_HEADING = re.compile(r"^## (P\d+)\b", re.MULTILINE)
+_HEADING = re.compile(r"^## (P\d+|Issue \d+)\b", re.MULTILINE)
 _NAME = re.compile(r"`(tests/[^`]+?\.py(?:::[^`]+)?)`")
 _NOT_YET = re.compile(r"^\W*not yet: \S", re.IGNORECASE | re.MULTILINE)
 

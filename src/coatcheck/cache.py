@@ -59,6 +59,8 @@ class NearCache:
         self._bytes = 0
         self._users: dict[str, str | set[str]] = {}  # one id as it is, several as a set: most users have one
         self._fills: dict[str, list[Fill]] = {}
+        self.hits = 0
+        self.misses = 0
         self.entries: dict[str, Entry] = {}
         self.lease_until: float = float("-inf")
         """The monotonic time, in seconds, until which entries may be believed."""
@@ -78,6 +80,7 @@ class NearCache:
         entry = self.entries.get(session_id)
         if entry is not None:
             entry.used = True
+            self.hits += 1
         return entry
 
     async def load(
@@ -93,6 +96,7 @@ class NearCache:
             await asyncio.wait([shared])
             if not shared.cancelled():
                 return shared.result()
+        self.misses += 1
         while True:
             fill = self.begin(session_id)
             result = fill.result = loop.create_future()

@@ -5,6 +5,7 @@ import contextlib
 import inspect
 import logging
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Self
@@ -22,7 +23,7 @@ from coatcheck.session import Session
 from coatcheck.stores import Store, open_store
 from coatcheck.stores.contract import Change
 
-__all__ = ["SessionEvent", "SessionInfo", "Sessions"]
+__all__ = ["Counted", "SessionEvent", "SessionInfo", "Sessions"]
 
 _log = logging.getLogger("coatcheck.sessions")
 
@@ -54,6 +55,18 @@ class SessionEvent(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     id: str
     reason: str = ""
+
+
+class Counted:
+    """What this node did since it was made. Plain integers: a collector reads them when it likes."""
+
+    __slots__ = ("created", "ended", "logins")
+
+    def __init__(self) -> None:
+        self.created: int = 0
+        self.logins: int = 0
+        self.ended: Counter[str] = Counter()
+        """By reason."""
 
 
 class Sessions:
@@ -108,6 +121,7 @@ class Sessions:
         self.connections: LiveConnections = LiveConnections(self.clock)
         self.on_login: list[Callable[[SessionInfo], Awaitable[None] | None]] = []
         self.on_end: list[Callable[[str, str], Awaitable[None] | None]] = []
+        self.counted: Counted = Counted()
         self._feed: Feed | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -186,6 +200,11 @@ class Sessions:
     def started(self) -> bool:
         """Whether the store and the feed are open."""
         return self._feed is not None
+
+    @property
+    def feed_failing(self) -> bool:
+        """Whether the store's change feed could not be read when last tried; then copies are believed for a while only."""
+        return self._feed is not None and self._feed.failing
 
     async def _ready(self) -> Feed:
         feed = self._feed
@@ -378,6 +397,7 @@ class Sessions:
         except BaseException:
             self.cache.abandon(record.id, fill)
             raise
+        self.counted.created += 1
         self.cache.finish(record.id, fill, record)
 
     async def apply(
@@ -426,6 +446,7 @@ class Sessions:
 
     async def logged_in(self, record: SessionRecord) -> None:
         """End the user's oldest sessions beyond the bound, and run the hooks."""
+        self.counted.logins += 1
         user_id = record.user_id
         if self.max_per_user is not None and user_id is not None:
             records = await self.store.list_user(user_id)
@@ -459,6 +480,7 @@ class Sessions:
         return ended
 
     async def _ended(self, feed: Feed, ended: list[str], reason: str) -> None:
+        self.counted.ended[reason] += len(ended)
         for session_id in ended:
             self.cache.forget(session_id)
             self.connections.close(session_id, reason)

@@ -108,6 +108,8 @@ def spawn_server(
     output = directory / "output.txt"
     data_dir = directory / "data"
     argv = [*COMMAND, "--data-dir", str(data_dir), "--http-port", str(http_port), "--https-port", str(https_port)]
+    if "--metrics-port" not in options:
+        argv += ["--metrics-port", "0"]
     if app is not None:
         argv += ["--app", app]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("COATCHECK_")}

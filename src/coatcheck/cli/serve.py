@@ -15,6 +15,9 @@ def serve(
     data_dir: Annotated[Path | None, typer.Option(help="Where sessions, accounts and keys are kept.")] = None,
     http_port: Annotated[int | None, typer.Option(help="Plain HTTP, for loopback. [8080]")] = None,
     https_port: Annotated[int | None, typer.Option(help="TLS over TCP, and HTTP/3 over UDP. [8443]")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Prometheus' /metrics, on loopback; 0 for none. [9464 if it is free]")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes. [one per core, at least 2]")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
     store: Annotated[str | None, typer.Option(help="URL of the session store. [SQLite in the data directory]")] = None,
@@ -44,6 +47,7 @@ def serve(
         "data_dir": data_dir,
         "http_port": http_port,
         "https_port": https_port,
+        "metrics_port": metrics_port,
         "workers": workers,
         "host": host,
         "store": store,

@@ -46,6 +46,10 @@ class Admin:
                 return
             await asyncio.sleep(0.05)
 
+    async def statistics(self, pattern: str) -> dict[str, int]:
+        """Envoy's counters and gauges whose names match."""
+        return await self._gauges(pattern)
+
     async def _gauges(self, pattern: str) -> dict[str, int]:
         _, body = await self._ask("GET", f"/stats?filter={pattern}")
         return {name: int(value) for name, value in re.findall(r"^([\w.]+): (\d+)", body.decode(), re.MULTILINE)}

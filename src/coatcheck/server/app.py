@@ -4,6 +4,7 @@ From outside to inside: the facts about the connection, the envelope, the sessio
 then `verify` or FastAPI. Leaves sockets and processes to `worker` and `supervisor`.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from coatcheck.server.connection_facts import ConnectionFactsMiddleware
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.envelope import Envelope, HeadAsGet
 from coatcheck.server.logs import configure_logging
+from coatcheck.server.metrics import Publisher
 from coatcheck.server.rest import ROUTERS
 from coatcheck.server.rest.verify import PATH, Verify
 from coatcheck.server.schemes import SchemeSessions
@@ -69,12 +71,15 @@ def compose(services: Services) -> Application:
         return api(scope, receive, send)
 
     sessions = SchemeSessions(HeadAsGet(routes), services.sessions, public_origins=origins)
-    envelope = Envelope(sessions, worker=worker.worker_id, show_worker=settings.is_loopback())
+    publisher = Publisher(worker.figures, services.sessions)
+    envelope = Envelope(
+        sessions, worker=worker.worker_id, show_worker=settings.is_loopback(), answered=publisher.answered
+    )
     inside = ConnectionFactsMiddleware(envelope, worker)
 
     def application(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
-            return _lifespan(services, receive, send)
+            return _lifespan(services, publisher, receive, send)
         return inside(scope, receive, send)
 
     return application
@@ -102,7 +107,7 @@ def rest_app(services: Services) -> FastAPI:
     return api
 
 
-async def _lifespan(services: Services, receive: Receive, send: Send) -> None:
+async def _lifespan(services: Services, publisher: Publisher, receive: Receive, send: Send) -> None:
     """Start and close the parts. What keeps them from starting is one line, not a traceback."""
     await receive()
     try:
@@ -116,8 +121,11 @@ async def _lifespan(services: Services, receive: Receive, send: Send) -> None:
         await services.accounts.close()
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         return
+    publishing = asyncio.create_task(publisher.run())
     await send({"type": "lifespan.startup.complete"})
     await receive()
+    publishing.cancel()
+    publisher.publish()
     await services.sessions.close()
     await services.accounts.close()
     await send({"type": "lifespan.shutdown.complete"})

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coatcheck.server.connection_table import ConnectionTable
+from coatcheck.server.figures import FigureTable
+from coatcheck.server.metrics import COLUMNS
 
 __all__ = ["APPLICATION", "WorkerContext"]
 
@@ -30,3 +32,5 @@ class WorkerContext:
     """True from SIGTERM on: `/healthz` answers 503 so that the edge sends requests elsewhere."""
     connections: ConnectionTable = field(default_factory=ConnectionTable.alone)
     """Counts requests per connection over all workers."""
+    figures: FigureTable = field(default_factory=lambda: FigureTable.alone(COLUMNS))
+    """This worker's row of what the metrics tell."""

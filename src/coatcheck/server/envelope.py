@@ -41,10 +41,18 @@ _log = logging.getLogger("coatcheck.request")
 
 
 class Envelope:
-    """The outermost part but for ConnectionFactsMiddleware. `worker` is the number to be shown, or None to show none."""
+    """The outermost part but for ConnectionFactsMiddleware. `answered` is told each answer's status and seconds."""
 
-    def __init__(self, app: Application, *, worker: int, show_worker: bool) -> None:
+    def __init__(
+        self,
+        app: Application,
+        *,
+        worker: int,
+        show_worker: bool,
+        answered: Callable[[int, float], None] = lambda status, seconds: None,
+    ) -> None:
         self._app = app
+        self._answered = answered
         self._worker = worker
         own = ((b"x-coatcheck-worker", str(worker).encode("ascii")),) if show_worker else ()
         self._headers = (*_SECURITY, *own)
@@ -67,13 +75,15 @@ class Envelope:
             elif not answer.complete:
                 raise  # so that the server cuts the connection: the client must not take a part for the whole
         finally:
+            seconds = perf_counter() - begun
+            self._answered(answer.status, seconds)
             level = logging.DEBUG if scope["path"] in _QUIET else logging.INFO
             if _log.isEnabledFor(level):
                 seen = {
                     "method": scope["method"],
                     "path": _path(scope),
                     "status": answer.status or None,
-                    "ms": round((perf_counter() - begun) * 1000, 2),
+                    "ms": round(seconds * 1000, 2),
                     "worker": self._worker,
                 }
                 _log.log(level, "request", extra=seen)

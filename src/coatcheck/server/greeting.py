@@ -10,8 +10,8 @@ from coatcheck.server.settings import Settings
 __all__ = ["greeting"]
 
 
-def greeting(settings: Settings, certificate: CertificateFiles | None) -> list[str]:
-    """The lines to show once everything serves; `certificate` is None where there is no edge."""
+def greeting(settings: Settings, certificate: CertificateFiles | None, metrics: str = "") -> list[str]:
+    """The lines to show once everything serves; `certificate` is None where there is no edge, `metrics` a line of its own."""
     lines = [f"Coatcheck {version('coatcheck')}, {settings.workers} workers, data in {settings.data_dir}"]
     local = settings.is_loopback()
     name = "localhost" if local or ipaddress.ip_address(settings.host).is_unspecified else settings.host
@@ -27,6 +27,7 @@ def greeting(settings: Settings, certificate: CertificateFiles | None) -> list[s
         if certificate.expires_at < datetime.now(UTC):
             lines.append(f"  warning: {certificate.certificate} ran out on {certificate.expires_at:%Y-%m-%d}")
     lines += [f"  {origin}" for origin in settings.public_origins]
+    lines += [metrics] if metrics else []
     if not local and not settings.public_origins:
         lines.append("  warning: only loopback's names are answered; give others with --public-origin")
     lines.append("Stop it with Ctrl-C.")

@@ -50,17 +50,33 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     request_headers_kb: int = Field(default=60, ge=1, le=8192)
-    """Longest header section in KiB; beyond it the answer is 431."""
+    """Longest header section in KiB, the address included; beyond it the answer is 431."""
+    request_headers_count: int = Field(default=100, ge=10, le=1000)
+    """Header fields in one request; beyond it the answer is 431."""
     request_headers_timeout: float = Field(default=15.0, gt=0)
-    """How long a client may take to send its header section; beyond it the answer is 408."""
+    """How long a client may take over the TLS handshake, and to send its header section; beyond it the answer is 408."""
+    request_body_kb: int = Field(default=64, ge=1, le=65536)
+    """Longest body in KiB; beyond it the answer is 413. Nothing that this server takes is longer."""
+    request_timeout: float = Field(default=30.0, gt=0)
+    """How long a client may take to send a whole request; beyond it the answer is 408. Also how long it may leave a response
+    unread."""
+    websocket_message_kb: int = Field(default=64, ge=1, le=65536)
+    """Longest WebSocket message in KiB; beyond it the connection is closed with 1009."""
+    requests_per_second: int = Field(default=100, ge=0, le=1_000_000)
+    """Requests from one address (IPv6: one /64) in the long run, on each of plain, TLS and QUIC; beyond it the answer is 429.
+    0: no limit. Loopback has none."""
+    requests_burst: int = Field(default=1000, ge=1, le=1_000_000)
+    """Requests that an address which was silent may send at once."""
     keepalive_timeout: float = Field(default=75.0, gt=0)
     """How long a connection without a request stays open."""
     concurrent_streams: int = Field(default=100, ge=1, le=10_000)
     """Requests under way at once on one HTTP/2 or HTTP/3 connection."""
     connections: int = Field(default=20_000, ge=16)
     """Open connections over all listeners; further ones are refused."""
+    buffer_kb: int = Field(default=64, ge=16, le=16384)
+    """How much of requests and responses under way is held for each connection, in KiB, before its other side must wait."""
     edge_heap_mb: int = Field(default=1024, ge=64)
-    """Memory at which the edge begins to shed load, in MiB."""
+    """Memory of the edge in MiB. Near it, idle connections are closed, then new ones refused, then requests answered 503."""
     drain_timeout: float = Field(default=15.0, ge=0)
     """How long requests under way may take to end when the server stops."""
 
@@ -76,6 +92,8 @@ class Settings(BaseSettings):
     http_port: Port = 8080
     https_port: Port = 8443
     """TLS over TCP, and QUIC over UDP on the same number."""
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Where `/metrics` listens, on loopback alone; 0 for nowhere. Not set: 9464 if it is free."""
     workers: int = Field(default_factory=_default_workers, ge=1, le=256)
     store: str | None = None
     accounts: str | None = None
@@ -87,6 +105,13 @@ class Settings(BaseSettings):
     """Origins under which browsers reach this server, such as `https://login.example.com`."""
     edge: bool = True
     """False: no Envoy; HTTP/1.1 in plain on `http_port` by the workers alone."""
+    trusted_proxies: int = Field(default=0, ge=0, le=16)
+    """How many proxies, such as a load balancer, every request passes before it gets here. Then the client is whom the
+    first of them names in X-Forwarded-For, counted from the right, and `X-Forwarded-Proto: https` is believed. Nobody
+    must be able to go round them, or they can pretend to be anybody."""
+    hsts_max_age: int | None = Field(default=None, ge=0)
+    """Seconds in Strict-Transport-Security for public origins over TLS; 0 has browsers forget it. Unless set: a year, but
+    nothing at all while only loopback is listened on."""
     limits: Limits = Limits()
 
     @classmethod

@@ -28,7 +28,9 @@ from coatcheck.server.context import APPLICATION
 from coatcheck.server.edge import Edge, edge_config, secret_config
 from coatcheck.server.envoy import envoy_argv, envoy_line, envoy_path
 from coatcheck.server.errors import StartError
+from coatcheck.server.figures import FigureTable
 from coatcheck.server.greeting import greeting
+from coatcheck.server.metrics import COLUMNS, EDGE_STATISTICS, exposition, serve_metrics
 from coatcheck.server.ports import addresses, check_ports, listen
 from coatcheck.server.processes import Child
 from coatcheck.server.runtime_dir import runtime_dir
@@ -40,7 +42,19 @@ _START_TIMEOUT = 30.0
 _CERTIFICATE_CHECK = 600.0
 """Seconds between two looks at the certificate: whether it needs renewing, or its files were replaced."""
 _ENVOY_DRAIN = 5.0
-_ONLY_AT_START = ("data_dir", "host", "http_port", "https_port", "workers", "edge", "public_origins", "limits")
+_METRICS_PORT = 9464
+"""Where OpenTelemetry's exporter for Prometheus listens by default."""
+_ONLY_AT_START = (
+    "data_dir",
+    "host",
+    "http_port",
+    "https_port",
+    "metrics_port",
+    "workers",
+    "edge",
+    "public_origins",
+    "limits",
+)
 _HANG = 5.0
 """Seconds that a worker may take to say that it is alive; after two such silences it is killed and replaced."""
 
@@ -83,6 +97,7 @@ class _Supervisor:
         self._certificate: CertificateFiles | None = None
         self._certificate_seen: tuple[int, int] = (0, 0)
         self._listening: list[socket.socket] = []
+        self._metrics: asyncio.Server | None = None
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
 
@@ -96,7 +111,8 @@ class _Supervisor:
             starting = asyncio.create_task(self._start())
             if not await self._unless_stopped(starting):
                 return
-            for line in greeting(self._settings, self._certificate):
+            metrics = await self._serve_metrics()
+            for line in greeting(self._settings, self._certificate, metrics):
                 self._announce(line)
             chores.append(asyncio.create_task(self._look_after_certificate()))
             chores += [asyncio.create_task(self._look_after(number)) for number in range(self._settings.workers)]
@@ -124,6 +140,8 @@ class _Supervisor:
         else:
             self._listening = listen(settings)
         ConnectionTable.create(self._runtime_dir / "connections", settings.workers)
+        FigureTable.create(self._runtime_dir / "figures", COLUMNS, settings.workers)
+        self._figures = FigureTable.open(self._runtime_dir / "figures", COLUMNS)
         self._write_settings()
         self._workers = [self._worker(number) for number in range(settings.workers)]
         if settings.edge:
@@ -198,6 +216,27 @@ class _Supervisor:
         _replace(config, json.dumps(edge_config(edge)))
         (self._runtime_dir / "admin.sock").unlink(missing_ok=True)
         return envoy_argv(config, settings.limits.drain_timeout)
+
+    async def _serve_metrics(self) -> str:
+        """Listen for Prometheus; what the start says of it. Raises StartError for a port that was asked for and is taken."""
+        port = self._settings.metrics_port
+        if port == 0:
+            return ""
+        try:
+            self._metrics = await serve_metrics("127.0.0.1", port or _METRICS_PORT, self._exposition)
+        except OSError as error:
+            why = f"TCP port {port or _METRICS_PORT} on 127.0.0.1 cannot be had ({error.strerror})"
+            if port is not None:
+                raise StartError(f"{why}; choose another with --metrics-port, or 0 for no metrics") from None
+            return f"  no metrics: {why}; choose one with --metrics-port"
+        return f"  http://127.0.0.1:{port or _METRICS_PORT}/metrics  for Prometheus"
+
+    async def _exposition(self) -> str:
+        edge: dict[str, int] | None = None
+        if self._envoy is not None:
+            with contextlib.suppress(OSError):
+                edge = await self._admin.statistics(EDGE_STATISTICS)
+        return exposition(self._figures, self._settings.workers, edge)
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 
@@ -293,6 +332,8 @@ class _Supervisor:
         await asyncio.gather(*(child.stop(signal.SIGKILL, 5.0) for child in children))
         for listening in self._listening:
             listening.close()
+        if self._metrics is not None:
+            self._metrics.close()
 
 
 def _modified(files: CertificateFiles) -> tuple[int, int]:

@@ -27,7 +27,9 @@ from coatcheck.errors import CoatcheckError
 from coatcheck.server.connection_facts import LOCAL_CONNECTION, LocalConnection
 from coatcheck.server.connection_table import ConnectionTable
 from coatcheck.server.context import APPLICATION, WorkerContext
+from coatcheck.server.figures import FigureTable
 from coatcheck.server.lifeline import READY
+from coatcheck.server.metrics import COLUMNS
 from coatcheck.server.settings import Settings, restore_settings
 
 __all__ = ["NOTICE", "main"]
@@ -78,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             workers=settings.workers,
             edge=settings.edge,
             connections=ConnectionTable.open(options.runtime_dir / "connections", options.worker_id),
+            figures=FigureTable.open(options.runtime_dir / "figures", COLUMNS, options.worker_id),
         )
         application = _load(options.app)(settings, context)
     except CoatcheckError as error:

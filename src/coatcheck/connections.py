@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import itertools
+import threading
 from collections.abc import Callable, Iterable
 
 from coatcheck.clock import Clock
@@ -48,6 +49,7 @@ class LiveConnections:
         self._by_session: dict[str, dict[LiveConnection, None]] = {}
         self._deadlines: list[tuple[float, int, str]] = []
         self._numbers = itertools.count()
+        self._lock = threading.Lock()  # of the deadlines
 
     def __len__(self) -> int:
         return sum(len(connections) for connections in self._by_session.values())
@@ -109,15 +111,24 @@ class LiveConnections:
 
     def set_deadline(self, session_id: str, deadline: float) -> None:
         """Say when a session with connections is to be looked at again (seconds since 1970)."""
-        heapq.heappush(self._deadlines, (deadline, next(self._numbers), session_id))
+        with self._lock:
+            heapq.heappush(self._deadlines, (deadline, next(self._numbers), session_id))
+            if len(self._deadlines) > 64 + 2 * len(self._by_session):
+                # Most are of connections that came and went; of each session only the first deadline matters.
+                first: dict[str, tuple[float, int, str]] = {}
+                for entry in sorted(self._deadlines):
+                    if entry[2] in self._by_session:
+                        first.setdefault(entry[2], entry)
+                self._deadlines = list(first.values())
 
     def due(self, now: float) -> list[str]:
         """Take the sessions whose deadline has come and that still have connections."""
         taken: dict[str, None] = {}
-        while self._deadlines and self._deadlines[0][0] <= now:
-            session_id = heapq.heappop(self._deadlines)[2]
-            if session_id in self._by_session:
-                taken[session_id] = None
+        with self._lock:
+            while self._deadlines and self._deadlines[0][0] <= now:
+                session_id = heapq.heappop(self._deadlines)[2]
+                if session_id in self._by_session:
+                    taken[session_id] = None
         return list(taken)
 
     def close_all(self, reason: str, session_ids: Iterable[str] | None = None) -> None:

@@ -100,7 +100,11 @@ class Feed:
         else:
             self._ask_again(self._connections.sessions())
         for listener in tuple(self.listeners):
-            listener(change)
+            try:
+                listener(change)
+            except Exception:
+                # What stands below must go on: a change that is not delivered would come again and again.
+                _log.exception("a listener to the change feed failed")
 
     def _ask_again(self, session_ids: list[str]) -> None:
         if session_ids:

@@ -38,9 +38,8 @@ export function account(guard, leave) {
     put(item, { device: words, address: session.address || "Address unknown" });
     time(part(item, "created"), session.created_at);
     time(part(item, "seen"), session.last_seen_at);
-    part(item, "here").hidden = !session.current;
     const button = part(item, "end");
-    if (session.current) button.remove(); // this one ends by logging out
+    (session.current ? button : part(item, "here")).remove(); // this one ends by logging out
     button.setAttribute("aria-label", `End ${words}, logged in ${when(session.created_at)}`);
     button.addEventListener("click", () => guard(button, async () => {
       await call("DELETE", `/v1/sessions/${session.id}`).catch((error) => {
@@ -58,7 +57,7 @@ export function account(guard, leave) {
     put(root, { protocol: facts.protocol, requests: facts.requests });
     list($("connection"), [
       ["Connection id", facts.connection_id],
-      ["Encryption", facts.tls?.version.replace("TLSv", "TLS ") ?? "none, plain HTTP"],
+      ["Encryption", facts.tls?.version.replace("TLSv", "TLS ") ?? "None: plain HTTP"],
       ["Cipher", facts.tls?.cipher],
       ["Your address", `${facts.client_address}, port ${facts.client_port}`],
       ["Worker", String(facts.worker)],

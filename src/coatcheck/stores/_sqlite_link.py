@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,13 @@ class Link:
         """Run a statement to its end, so that no read transaction stays open behind it."""
         return self._connection.execute(statement, bindings).fetchall()
 
-    def many(self, statement: str, bindings: Iterable[tuple[Value, ...]]) -> None:
-        """Run a statement once for each tuple of bindings."""
-        self._connection.executemany(statement, bindings)
-
     def changed(self) -> int:
         """Give the number of rows that the last statement wrote or deleted, those of triggers not counted."""
         return self._connection.changes()
+
+    def total_changes(self) -> int:
+        """Give the number of rows that this connection has ever written or deleted, those of triggers too."""
+        return self._connection.total_changes()
 
     def pragma(self, name: str, *value: Value) -> object:
         """Ask for a setting, or with a value set it."""

@@ -69,6 +69,13 @@ SELECT id, ?2, ?3, hashes FROM session WHERE id IN (SELECT value FROM json_each(
 """
 _DELETE = "DELETE FROM session WHERE id IN (SELECT value FROM json_each(?1))"
 
+# Many in one statement: each statement gives up the interpreter's lock, and a busy event loop keeps it for 5 ms.
+_TOUCHED_AT_ONCE = 100
+_TOUCH = f"""
+WITH seen (id, at) AS (VALUES {", ".join(["(?, ?)"] * _TOUCHED_AT_ONCE)})
+UPDATE session SET last_seen_at = seen.at FROM seen WHERE session.id = seen.id AND session.last_seen_at < seen.at
+"""
+
 
 def create(link: Link, record: SessionRecord) -> None:
     """Insert a new record, or raise SessionRefused or LoginRefused."""
@@ -165,7 +172,11 @@ def make_epoch(link: Link, user_id: str) -> int:
 
 def touch(link: Link, seen: Mapping[str, float]) -> None:
     """Raise last-seen times. No trigger fires."""
-    link.many("UPDATE session SET last_seen_at = ?2 WHERE id = ?1 AND last_seen_at < ?2", list(seen.items()))
+    times = list(seen.items())
+    for first in range(0, len(times), _TOUCHED_AT_ONCE):
+        some = times[first : first + _TOUCHED_AT_ONCE]
+        some += [("", 0.0)] * (_TOUCHED_AT_ONCE - len(some))  # one length, so that one prepared statement serves all
+        link.rows(_TOUCH, tuple(value for pair in some for value in pair))
 
 
 def sweep(link: Link, now: float, limit: int, unseen_since: float) -> int:

@@ -25,8 +25,6 @@ _log = logging.getLogger("coatcheck.stores.sqlite")
 
 _T = TypeVar("_T")
 
-_LAST_CHANGE = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'change'"
-
 _GROUP = 1000
 """So many steps share a commit at most: others want the lock too."""
 
@@ -37,10 +35,11 @@ _CHECKPOINT_PAGES = 2000
 class _Waiting:
     """A step that somebody awaits on a loop, or nobody (None), and what came of it."""
 
-    __slots__ = ("answer", "error", "future", "loop", "step")
+    __slots__ = ("answer", "error", "future", "loop", "step", "told")
 
-    def __init__(self, step: Callable[[Link], Any], loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(self, step: Callable[[Link], Any], loop: asyncio.AbstractEventLoop | None, told: bool) -> None:
         self.step = step
+        self.told = told
         self.loop = loop
         self.future: asyncio.Future[Any] | None = None
         self.answer: Any = None
@@ -72,14 +71,14 @@ class GroupWriter:
         self._thread = threading.Thread(target=self._run, name=f"coatcheck writes {file.path.name}", daemon=True)
         self._thread.start()
 
-    async def submit(self, step: Callable[[Link], _T]) -> _T:
-        """Run a step and give its answer once it is durable and every other process can see that it happened.
+    async def submit(self, step: Callable[[Link], _T], *, told: bool) -> _T:
+        """Run a step and give its answer once it is durable and, if it is `told`, every process's feed is behind.
 
-        A step runs whether or not its caller still waits. It may run twice, the first time undone.
+        Only what never adds to the change log may be not `told`. A step runs whether or not its caller still waits. It may run twice, the first time undone.
         """
         self._file.require_same_process()
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(step, loop)
+        waiting = _Waiting(step, loop, told)
         waiting.future = future = loop.create_future()
         with self._gate:
             if self._stopping:
@@ -91,7 +90,7 @@ class GroupWriter:
         """Look at the files soon, and let go of those that were replaced: the reader found out about it."""
         with self._gate:
             if not self._stopping:
-                self._waiting.put(_Waiting(lambda link: None, None))
+                self._waiting.put(_Waiting(lambda link: None, None, False))
 
     def stop(self) -> None:
         """Finish what was submitted, let go of the file, end the thread. May be called twice, from any thread."""
@@ -157,14 +156,14 @@ class GroupWriter:
     def _commit(self, link: Link, group: list[_Waiting]) -> Exception | None:
         """Run the steps of a group and commit; give what went wrong, in which case nothing of it was done."""
         try:
-            before = link.rows(_LAST_CHANGE)
+            before = link.total_changes()
             for waiting in group:
                 waiting.error = None
                 try:
                     waiting.answer = waiting.step(link)
                 except SessionRefused as error:
                     waiting.error = error
-            after = link.rows(_LAST_CHANGE)
+            wrote = link.total_changes() != before
             link.rows("COMMIT")
         except apsw.Error as error:
             self._undo(link)
@@ -172,7 +171,7 @@ class GroupWriter:
         except Exception as error:
             self._undo(link)
             return error
-        if after != before:
+        if wrote and any(waiting.told for waiting in group):
             # After the commit and before any answer, and always a value that never stood there. So if a reader saw c
             # here before its last look at the log, and a change was answered that came after that look, then
             # something was written here after c, and whatever stands here now differs from c, in whichever order

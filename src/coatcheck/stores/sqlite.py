@@ -102,7 +102,7 @@ class SQLiteStore:
                 self._is_open = False
 
     async def create(self, record: SessionRecord) -> None:
-        await self._write(lambda link: steps.create(link, record))
+        await self._write(lambda link: steps.create(link, record), told=False)
 
     async def read(self, session_id: str) -> SessionRecord | Tombstone | None:
         if rows := await self._rows(steps.READ, session_id):
@@ -141,7 +141,9 @@ class SQLiteStore:
 
     async def epoch(self, user_id: str) -> int:
         epoch = steps.epoch_of(await self._rows(steps.EPOCH, user_id))
-        return epoch if epoch is not None else await self._write(lambda link: steps.make_epoch(link, user_id))
+        if epoch is None:
+            epoch = await self._write(lambda link: steps.make_epoch(link, user_id), told=False)
+        return epoch
 
     async def list_user(self, user_id: str) -> list[SessionRecord]:
         records = [steps.record_of(row) for row in await self._rows(steps.READ_USER, user_id)]
@@ -150,7 +152,7 @@ class SQLiteStore:
     async def touch(self, seen: Mapping[str, float]) -> None:
         if seen:
             times = dict(seen)
-            await self._write(lambda link: steps.touch(link, times))
+            await self._write(lambda link: steps.touch(link, times), told=False)
 
     async def sweep(self, *, now: float, limit: int, unseen_since: float) -> int:
         gone = await self._write(lambda link: steps.sweep(link, now, limit, unseen_since))
@@ -160,7 +162,7 @@ class SQLiteStore:
 
     async def _repeat(self, step: Callable[[Link], int]) -> None:
         # In steps of their own: nobody should wait for long while old things are being forgotten.
-        while await self._write(step) == _SWEEP_STEP:
+        while await self._write(step, told=False) == _SWEEP_STEP:
             pass
 
     def changes(self) -> SQLiteChangeStream:
@@ -178,10 +180,10 @@ class SQLiteStore:
                     raise
             await asyncio.sleep(0.005)
 
-    async def _write(self, step: Callable[[Link], _T]) -> _T:
+    async def _write(self, step: Callable[[Link], _T], *, told: bool = True) -> _T:
         if self._writer is None:
             raise self._not_started()
-        return await self._writer.submit(step)
+        return await self._writer.submit(step, told=told)
 
     def _not_started(self) -> UsageError:
         return UsageError(f"the store {self._file.path} was never started: await its start() first")

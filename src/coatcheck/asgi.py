@@ -83,28 +83,25 @@ class SessionMiddleware:
         scope["session"] = session
         current = enter(session)
         try:
-            if kind == "http":
-                await self._http(session, scope, receive, send)
-            else:
+            if kind == "websocket":
                 await _Socket(self, session, receive, send).run(scope)
+                return
+            response = _Response(self, session, scope, send)
+            try:
+                await self.app(scope, receive, response.send)
+            except (StoreUnavailable, SessionRefused) as error:
+                session.discard()
+                if response.started:
+                    raise
+                await response.fail(error)
+                return
+            except BaseException:
+                session.discard()
+                raise
+            if session.used and session.needs_commit():
+                await self.late(session)
         finally:
             leave(current)
-
-    async def _http(self, session: Session, scope: Scope, receive: Receive, send: Send) -> None:
-        response = _Response(self, session, scope, send)
-        try:
-            await self.app(scope, receive, response.send)
-        except (StoreUnavailable, SessionRefused) as error:
-            session.discard()
-            if response.started:
-                raise
-            await response.fail(error)
-            return
-        except BaseException:
-            session.discard()
-            raise
-        if session.used and session.needs_commit():
-            await self.late(session)
 
     async def late(self, session: Session) -> None:
         """Store what was changed after the response had started."""

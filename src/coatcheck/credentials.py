@@ -72,13 +72,12 @@ class Credentials:
         start = cookie.find(needle)
         if start < 0:
             return None
-        end = start + len(needle) + TOKEN_LENGTH
-        # What browsers send is found here; all else is taken apart properly.
-        if (
-            (start == 0 or cookie[start - 2 : start] == b"; ")
-            and (end == len(cookie) or cookie[end : end + 1] == b";")
-            and cookie.find(needle, end) < 0
+        begin = start + len(needle)
+        end = begin + TOKEN_LENGTH
+        # What browsers send is found here; all else is taken apart properly. A value in which another cookie begins is
+        # no token, and so is worth nothing where its worth is judged.
+        if (start == 0 or cookie.startswith(b"; ", start - 2)) and (
+            end == len(cookie) or (cookie.startswith(b";", end) and cookie.find(needle, end) < 0)
         ):
-            value = cookie[start + len(needle) : end]
-            return None if b";" in value else value
+            return cookie[begin:end]
         return find_cookie(cookie, self._name)

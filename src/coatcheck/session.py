@@ -80,18 +80,22 @@ class Session(SessionValues):
     Reading it makes the response depend on the cookie; a session that did not change is not written.
     """
 
-    __slots__ = ("_cookie", "_keeper", "_loop", "_over", "_record", "_remember", "_silent", "_token")
+    __slots__ = ("_keeper", "_loop", "_over", "_record", "_remember", "_silent", "_token", "cookie_change")
 
     def __init__(
         self, keeper: Keeper, record: SessionRecord | None = None, token: bytes | None = None, *, silent: bool = False
     ) -> None:
-        super().__init__(_NO_VALUES if record is None else record.values)
+        # SessionValues.__init__ written out: every request makes a session, and the call would be a third of that.
+        self._raw = _NO_VALUES if record is None else record.values
+        self._held = self._deleted = self._typed = self._lent = self._base = None
+        self.used = False
         self._keeper = keeper
         self._record = record
         self._token = token
         self._silent = silent  # a replaced or ended token: nothing is made for it, and its cookie is left alone
         self._over = False
-        self._cookie: CookieChange | None = None
+        self.cookie_change: CookieChange | None = None
+        """What the response must tell the client, or None for nothing."""
         self._remember: bool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -100,55 +104,55 @@ class Session(SessionValues):
     @property
     def id(self) -> str | None:
         """The public id; None for a visitor of whom nothing is stored."""
-        self._used = True
+        self.used = True
         return None if self._record is None else self._record.id
 
     @property
     def user_id(self) -> str | None:
         """Whose session it is; None before login."""
-        self._used = True
+        self.used = True
         return None if self._record is None else self._record.user_id
 
     @property
     def is_authenticated(self) -> bool:
         """Whether somebody is logged in."""
-        self._used = True
+        self.used = True
         return self._record is not None and self._record.user_id is not None
 
     @property
     def is_new(self) -> bool:
         """Whether nothing is stored of this visitor yet."""
-        self._used = True
+        self.used = True
         return self._record is None
 
     @property
     def created_at(self) -> float | None:
         """Seconds since 1970; None before anything is stored."""
-        self._used = True
+        self.used = True
         return None if self._record is None else self._record.created_at
 
     @property
     def authenticated_at(self) -> float | None:
         """When the user last proved who they are, in seconds since 1970."""
-        self._used = True
+        self.used = True
         return None if self._record is None else self._record.authenticated_at
 
     @property
     def last_seen_at(self) -> float | None:
         """When this node or the store last heard of the session, before this request; seconds since 1970."""
-        self._used = True
+        self.used = True
         return None if self._record is None else self._record.last_seen_at
 
     @property
     def expires_at(self) -> float | None:
         """When the session ends whatever happens, in seconds since 1970."""
-        self._used = True
+        self.used = True
         return None if self._record is None else self._record.expires_at
 
     @property
     def about(self) -> Mapping[str, str]:
         """What was seen of the client at login (user agent, address, …)."""
-        self._used = True
+        self.used = True
         return _NO_TEXT if self._record is None else self._record.about
 
     @property
@@ -163,7 +167,7 @@ class Session(SessionValues):
 
     def mark_accessed(self) -> None:
         """Say that the response depends on the session (Starlette calls this)."""
-        self._used = True
+        self.used = True
 
     @property
     def sync(self) -> "SyncVerbs":
@@ -186,7 +190,7 @@ class Session(SessionValues):
         everywhere" that ran meanwhile wins, and LoginRefused is raised. What an anonymous visitor stored is kept;
         another user's data is not. `remember` lets the cookie outlive the browser. The lifetime starts again.
         """
-        self._used = True
+        self.used = True
         if not user_id:
             raise UsageError("log_in needs the id of a user: an empty one belongs to nobody")
         if epoch is None:
@@ -336,20 +340,10 @@ class Session(SessionValues):
 
     def remember(self, keep: bool = True) -> None:
         """Let the cookie outlive the browser's session, or not. Max-Age is what is left of the absolute lifetime."""
-        self._used = True
+        self.used = True
         self._remember = keep
 
     # ---- what the middleware asks
-
-    @property
-    def used(self) -> bool:
-        """Whether anybody looked at the session or changed it."""
-        return self._used
-
-    @property
-    def cookie_change(self) -> CookieChange | None:
-        """What the response must tell the client, or None for nothing."""
-        return self._cookie
 
     @property
     def record(self) -> SessionRecord | None:
@@ -358,7 +352,9 @@ class Session(SessionValues):
 
     def needs_commit(self) -> bool:
         """Tell whether there is something to store. Raises TypeError for a value that cannot be."""
-        if self._over or not (self.touched() or self._remember is not None):
+        if not (self._held or self._deleted or self._lent) and self._remember is None:  # touched(), without the call
+            return False
+        if self._over:
             return False
         changed, deleted = self.difference()
         return bool(changed or deleted) or self._remember is not None
@@ -434,10 +430,10 @@ class Session(SessionValues):
     def _set_cookie(self, record: SessionRecord, token: str) -> None:
         self._token = token.encode("ascii")
         left = max(0, int(record.expires_at - self._keeper.clock.time()))
-        self._cookie = CookieChange(token, left if record.remember else None)
+        self.cookie_change = CookieChange(token, left if record.remember else None)
 
     async def _end(self, reason: str) -> None:
-        self._used = True
+        self.used = True
         record = self._record
         self.rebase(_NO_VALUES)
         self._remember = None
@@ -448,11 +444,11 @@ class Session(SessionValues):
         self._record = None
         self._token = None
         # Whoever ended it otherwise has told the client, or another request has got a new secret: no word from here.
-        self._cookie = CookieChange(None) if mine else None
+        self.cookie_change = CookieChange(None) if mine else None
         self._silent = not mine
 
     def _live(self, verb: str) -> SessionRecord:
-        self._used = True
+        self.used = True
         if self._over:
             raise self._lost()
         if self._record is None:

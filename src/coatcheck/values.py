@@ -125,7 +125,7 @@ class SessionValues(MutableMapping[str, Any]):
     equal and of the same type raises TypeError when assigned, or when the difference is taken.
     """
 
-    __slots__ = ("_base", "_deleted", "_held", "_lent", "_raw", "_typed", "_used")
+    __slots__ = ("_base", "_deleted", "_held", "_lent", "_raw", "_typed", "used")
 
     def __init__(self, raw: Mapping[str, bytes] = _EMPTY) -> None:
         self._raw = raw  # shared with the cached record: never written to
@@ -134,10 +134,11 @@ class SessionValues(MutableMapping[str, Any]):
         self._typed: dict[str, _Typed] | None = None  # keys whose held value is an object of a Key's own type
         self._lent: dict[str, tuple[_Typed, Any, bytes]] | None = None  # defaults given out, and how they began
         self._base: dict[str, bytes | None] | None = None  # what held values began as, where that is not in _raw
-        self._used = False  # whether anybody looked: the response then depends on the cookie
+        self.used = False
+        """Whether anybody looked or changed anything: the response then depends on the cookie."""
 
     def __getitem__(self, key: str) -> Any:
-        self._used = True
+        self.used = True
         held = self._held
         if held is not None and key in held:
             value = held[key]
@@ -167,7 +168,7 @@ class SessionValues(MutableMapping[str, Any]):
         self._hold(key, value, None)
 
     def _hold(self, key: str, value: Any, typed_by: _Typed | None) -> None:
-        self._used = True
+        self.used = True
         if self._held is None:
             self._held = {}
         self._held[key] = value
@@ -210,7 +211,7 @@ class SessionValues(MutableMapping[str, Any]):
         self._deleted.add(key)  # though it may not be stored: it may be on its way there
 
     def __contains__(self, key: object) -> bool:
-        self._used = True
+        self.used = True
         if self._held and key in self._held:
             return True
         if self._lent and self._take_back(cast("str", key)):
@@ -218,7 +219,7 @@ class SessionValues(MutableMapping[str, Any]):
         return key in self._raw and not (self._deleted and key in self._deleted)
 
     def __iter__(self) -> Iterator[str]:
-        self._used = True
+        self.used = True
         if self._lent:
             self._take_all_back()
         deleted = self._deleted or ()
@@ -232,7 +233,7 @@ class SessionValues(MutableMapping[str, Any]):
 
     def clear(self) -> None:
         """Delete every key."""
-        self._used = True
+        self.used = True
         self._deleted = {*self._raw, *(self._held or ())} or None
         self._held = None
         self._typed = None

@@ -395,9 +395,9 @@ def test_looking_is_noticed_so_that_the_response_can_say_that_it_varies() -> Non
         lambda s: Key("a", int, default=int).get(s),
     ):
         values = session()
-        assert not values._used
+        assert not values.used
         look(values)
-        assert values._used
+        assert values.used
 
 
 def test_neither_repr_nor_str_shows_a_value() -> None:

@@ -3,7 +3,8 @@
 `coatcheck.testing.conformance` is the kit that every store must pass.
 """
 
+from coatcheck.testing.clients import log_in
 from coatcheck.testing.clock import ManualClock
 from coatcheck.testing.stores import CountingStore, Gate, GatedStore
 
-__all__ = ["CountingStore", "Gate", "GatedStore", "ManualClock"]
+__all__ = ["CountingStore", "Gate", "GatedStore", "ManualClock", "log_in"]

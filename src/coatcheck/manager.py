@@ -304,13 +304,13 @@ class Sessions:
             self.cache.forget(record.id)
             return None
         if now >= found.expires_at:
-            await self.end(found.id, "expired")
+            await self._end([found.id], "expired", expect_generation=found.generation)
             return None
         last = max(found.last_seen_at, pending)
         if now < last + self.idle_timeout:
             return found
         if now >= last + self.idle_timeout + self.touch_interval:
-            if await self._end([found.id], "idle", unseen_since=last):
+            if await self._end([found.id], "idle", expect_generation=found.generation, unseen_since=last):
                 return None
         elif touch:
             await self.store.touch({found.id: now})
@@ -385,8 +385,10 @@ class Sessions:
     # ---- what a Session asks (session.Keeper)
 
     def new_id(self) -> str:
-        """Give a session id."""
-        return encode(secrets.token_bytes(ID_BYTES))
+        """Give a session id. None begins with a hyphen, so that each can be typed after a command's name."""
+        while (made := encode(secrets.token_bytes(ID_BYTES))).startswith("-"):
+            pass
+        return made
 
     def new_secret(self) -> tuple[str, bytes]:
         """Give a secret and its hash."""
@@ -583,10 +585,12 @@ class Sessions:
 
     async def _confirm(self) -> None:
         """Look up sessions with live connections of which the feed left doubt; close what is over or cannot be confirmed."""
-        asked = list(self._doubtful)
+        # A doubt that comes up while the store is asked is one of its own: the answer may be from before it.
+        asked, self._doubtful = self._doubtful, {}
         try:
-            alive = await self.store.alive(asked)
+            alive = await self.store.alive(list(asked))
         except StoreUnavailable:
+            self._doubtful.update(asked)
             now = self.clock.monotonic()
             for session_id, since in list(self._doubtful.items()):
                 if now - since >= _CONFIRM_SECONDS:
@@ -594,7 +598,6 @@ class Sessions:
                     self.connections.close(session_id, "unconfirmed")
             raise
         for session_id in asked:
-            self._doubtful.pop(session_id, None)
             generation = alive.get(session_id)
             if generation is None:
                 self.connections.close(session_id, "the session has ended")
@@ -602,21 +605,36 @@ class Sessions:
                 self.connections.close_older(session_id, generation, "the session's secret has changed")
 
     async def _look_at(self, session_ids: list[str]) -> None:
+        """Look up sessions with live connections whose deadline has come; close what is over."""
         now = self.clock.time()
-        for session_id in session_ids:
-            found = await self.store.read(session_id)
-            record = found if isinstance(found, SessionRecord) else None
-            if record is not None and self._deadline(record) <= now:
-                idle = now < record.expires_at
-                last = max(record.last_seen_at, self._seen.get(session_id, 0.0))
-                ended = await self._end(
-                    [session_id], "idle" if idle else "expired", unseen_since=last if idle else None
-                )
-                record = None if ended else record
+        for number, session_id in enumerate(session_ids):
+            try:
+                record = await self._past_deadline(session_id, now)
+            except BaseException:
+                # Nobody else remembers these deadlines; and what cannot be confirmed for long is closed.
+                for left in session_ids[number:]:
+                    self.connections.set_deadline(left, now + 0.25)
+                self._doubt(session_ids[number:])
+                raise
             if record is None:
                 self.connections.close(session_id, "expired")
             else:
                 self.connections.set_deadline(session_id, max(self._deadline(record), now + 0.25))
+
+    async def _past_deadline(self, session_id: str, now: float) -> SessionRecord | None:
+        """End a session if its deadline is past; give the record of one that goes on."""
+        found = await self.store.read(session_id)
+        if not isinstance(found, SessionRecord) or self._deadline(found) > now:
+            return found if isinstance(found, SessionRecord) else None
+        idle = now < found.expires_at
+        last = max(found.last_seen_at, self._seen.get(session_id, 0.0))
+        ended = await self._end(
+            [session_id],
+            "idle" if idle else "expired",
+            expect_generation=found.generation,
+            unseen_since=last if idle else None,
+        )
+        return None if ended else found
 
 
 def _info(record: SessionRecord) -> SessionInfo:

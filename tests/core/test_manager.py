@@ -255,3 +255,8 @@ async def test_modify_spares_what_else_is_pending_and_what_others_wrote() -> Non
         assert await one.modify("counted", lambda n: n + 1) == 1
         await one.commit()
         assert dict(await here.sessions.load(token)) == {"read": [1, 2], "mine": [1, 2], "counted": 1}
+
+
+async def test_no_id_could_be_taken_for_an_option_of_a_command() -> None:
+    async with node() as here:
+        assert not any(here.sessions.new_id().startswith("-") for _ in range(2000))

@@ -159,6 +159,22 @@ async def test_what_sqlite_cannot_store_fails_alone(tmp_path: Path) -> None:
         assert await store.alive(["a", "b"]) == {"a": 1}
 
 
+async def test_nobody_waits_for_ever_when_the_writer_itself_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with started(tmp_path / "s.db") as store:
+
+        def fail(*_: object) -> bool:
+            raise ValueError("a mistake of ours")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store._file, "is_current", fail)
+            with pytest.raises(StoreUnavailable, match="a mistake of ours"):
+                await store.create(record("a"))
+        await store.create(record("a"))
+    assert "a mistake of ours" in caplog.text
+
+
 async def test_a_caller_that_goes_away_breaks_nothing(tmp_path: Path) -> None:
     async with started(tmp_path / "s.db") as store:
         tasks = [asyncio.create_task(store.create(record(f"s{number}"))) for number in range(20)]

@@ -47,9 +47,13 @@ class SQLiteFile:
         self._wal = f"{self.path}-wal"
         self._process = os.getpid()
 
+    def in_fork(self) -> bool:
+        """Tell whether this is a forked child of the process that made the store. SQLite's locks do not survive that."""
+        return os.getpid() != self._process
+
     def require_same_process(self) -> None:
-        """SQLite's locks do not survive a fork. Raises UsageError in a forked child."""
-        if os.getpid() != self._process:
+        """Raise UsageError in a forked child."""
+        if self.in_fork():
             raise UsageError(
                 f"the store {self.path} was made before this process was forked: make it in the child, after the fork"
             )

@@ -94,6 +94,8 @@ class GroupWriter:
 
     def stop(self) -> None:
         """Finish what was submitted, let go of the file, end the thread. May be called twice, from any thread."""
+        if self._file.in_fork():  # the thread stayed behind, and so may have whoever held the gate
+            return
         with self._gate:
             if not self._stopping:
                 self._stopping = True

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from coatcheck.clock import Clock
-from coatcheck.errors import SessionEnded, StoreUnavailable, UsageError
+from coatcheck.errors import LoginRefused, SessionEnded, StoreUnavailable, UsageError
 from coatcheck.ids import make_token
 from coatcheck.record import Changes, Identity, SessionRecord
 from coatcheck.values import Key, SessionValues, decode_value, encode_value
@@ -198,13 +198,13 @@ class Session(SessionValues):
         record = None if self._over else self._record
         now = self._keeper.clock.time()
         secret, secret_hash = self._keeper.new_secret()
-        # A silenced request holds values that were written without authority: they are not carried into the login.
-        values = self.all_encoded() if record is None and not self._over and not self._silent else {}
+        if record is None and (self._over or self._silent):
+            # A silenced request holds values that were written without authority: they are not carried into the login.
+            self.rebase(_NO_VALUES)
+        values = self.all_encoded() if record is None else {}
         if record is not None:
             switching = record.user_id is not None and record.user_id != user_id
-            if switching:
-                self.rebase(_NO_VALUES)
-            changed, deleted = self.difference()
+            changed, deleted = ({}, frozenset[str]()) if switching else self.difference()
             merged = await self._keeper.apply(
                 record,
                 Changes(
@@ -224,6 +224,8 @@ class Session(SessionValues):
                 ),
             )
             if merged is not None:
+                if switching:
+                    self.rebase(_NO_VALUES)
                 self._adopt(merged, secret, changed, deleted)
                 await self._keeper.logged_in(merged)
                 return
@@ -243,8 +245,6 @@ class Session(SessionValues):
             about=dict(about or {}),
         )
         await self._keeper.create(created)
-        if not values:
-            self.rebase(values)
         self._adopt(created, secret, values, frozenset())
         await self._keeper.logged_in(created)
 
@@ -262,18 +262,28 @@ class Session(SessionValues):
         record = self._live("regenerate")
         secret, secret_hash = self._keeper.new_secret()
         changed, deleted = self.difference()
-        identity = Identity(
-            secret_hash=secret_hash,
-            at=self._keeper.clock.time(),
-            user_id=record.user_id,
-            epoch=record.epoch,
-            authenticated_at=record.authenticated_at,
-            expires_at=record.expires_at,
-            about=record.about,
-        )
-        merged = await self._keeper.apply(
-            record, Changes(set=changed, delete=deleted, identity=identity, remember=self._remember)
-        )
+        current = record
+        while True:
+            identity = Identity(
+                secret_hash=secret_hash,
+                at=self._keeper.clock.time(),
+                user_id=current.user_id,
+                epoch=current.epoch,
+                authenticated_at=current.authenticated_at,
+                expires_at=current.expires_at,
+                about=current.about,
+            )
+            try:
+                merged = await self._keeper.apply(
+                    current, Changes(set=changed, delete=deleted, identity=identity, remember=self._remember)
+                )
+                break
+            except LoginRefused:
+                # The user's other sessions were ended, and this one was kept under a new epoch; or it was not.
+                found = await self._keeper.fresh(record.id)
+                if found is None or found.generation != record.generation:
+                    raise self._lost() from None
+                current = found
         if merged is None:
             raise self._lost()
         self._adopt(merged, secret, changed, deleted)
@@ -298,8 +308,8 @@ class Session(SessionValues):
     async def modify(self, key: "str | Key[T]", function: Callable[[Any], Any]) -> Any:
         """Replace one value by a function of itself, with nobody in between; give the new value.
 
-        `function` gets the value, or the Key's default, or None; it may be called several times and must not keep
-        or await anything. Other pending changes stay pending. Raises SessionEnded.
+        `function` gets the value as this request has changed it, or the Key's default, or None; it may be called several
+        times and must not keep or await anything. Other pending changes stay pending. Raises SessionEnded.
         """
         typed = key if isinstance(key, Key) else None
         name = key.name if isinstance(key, Key) else key
@@ -308,18 +318,20 @@ class Session(SessionValues):
         if self._record is None:
             await self._store(even_if_empty=True)
         record = self._live("modify")
+        changed, mine = self.pending(name)
         current: SessionRecord | None = record
         for _ in range(_MODIFY_ATTEMPTS):
             if current is None or current.generation != record.generation:
                 break
-            data = current.values.get(name)
+            stored = current.values.get(name)
+            data = mine if changed else stored
             if data is not None:
                 old = decode_value(data) if typed is None else typed.parse(decode_value(data))
             else:
                 old = None if typed is None else typed.fallback()
             new = function(old)
             encoded = encode_value(name, new if typed is None else typed.plain(new))
-            if encoded == data:
+            if encoded == stored:
                 merged: SessionRecord | None = await self._keeper.fresh(record.id)
                 # Nothing to write; but what was read must still be so.
                 if merged is not None and merged.version != current.version:
@@ -388,14 +400,16 @@ class Session(SessionValues):
             return
         changed, deleted = self.difference()
         remember = None if self._remember is None or self._remember == record.remember else self._remember
-        self._remember = None
         if not changed and not deleted and remember is None:
+            self._remember = None
             return
         merged = await self._keeper.apply(record, Changes(set=changed, delete=deleted, remember=remember))
         if merged is None:
             self._over = True
+            self.cookie_change = None
             return
         self._record = merged
+        self._remember = None
         self.settle(merged.values, changed, deleted)
         if remember is not None and self._token is not None:
             self._set_cookie(merged, self._token.decode("ascii"))
@@ -412,9 +426,9 @@ class Session(SessionValues):
             remember=bool(self._remember),
             values=values,
         )
-        self._remember = None
         await self._keeper.create(created)
         self._record = created
+        self._remember = None
         self._silent = False
         self.settle(values, values, frozenset())
         self._set_cookie(created, make_token(created.id, secret))
@@ -459,6 +473,8 @@ class Session(SessionValues):
 
     def _lost(self) -> SessionEnded:
         self._over = True
+        if self._record is not None:
+            self.cookie_change = None  # of a session that this request has not ended itself, the client hears nothing
         return SessionEnded("the session has ended, or its secret has changed, since this request read it")
 
 

@@ -288,6 +288,15 @@ class SessionValues(MutableMapping[str, Any]):
                 changed[key] = data
         return changed, frozenset(key for key in self._deleted or () if key in self._raw)
 
+    def pending(self, key: str) -> tuple[bool, bytes | None]:
+        """Tell whether a key was changed since the values were read, and give what it is now (None: deleted)."""
+        if self._lent:
+            self._take_back(key)
+        if self._held and key in self._held:
+            data = self._changed(key)
+            return data is not None, data
+        return key in (self._deleted or ()), None
+
     def _changed(self, key: str) -> bytes | None:
         """Give a held value encoded if it is another one than it began as."""
         assert self._held is not None

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from starlette.exceptions import HTTPException
 
 from coatcheck.server.problems import problem_response
+from coatcheck.server.security_headers import SECURITY_HEADERS
 
 __all__ = ["MAX_BODY", "Envelope", "HeadAsGet"]
 
@@ -26,17 +27,7 @@ MAX_BODY = 64 * 1024
 
 _MOST_PATH = 200
 _QUIET = frozenset(("/healthz", "/readyz"))
-_SECURITY: tuple[tuple[bytes, bytes], ...] = (
-    # For whatever is no page of ours; pages bring their own.
-    (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    # `no-referrer` would make the Origin of a form's POST null.
-    (b"referrer-policy", b"same-origin"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
-)
+_SECURITY = tuple((name.encode("ascii"), value.encode("ascii")) for name, value in SECURITY_HEADERS)
 _log = logging.getLogger("coatcheck.request")
 
 
@@ -68,6 +59,11 @@ class Envelope:
                 await _too_large()(scope, receive, answer.send)
             else:
                 await self._app(scope, _Bounded(receive).receive, answer.send)
+        except _TooLong:
+            # What the framework has not made an answer of.
+            if answer.status:
+                raise
+            await _too_large()(scope, receive, answer.send)
         except Exception:
             _log.exception("failed", extra={"path": _path(scope)})
             if not answer.status:
@@ -139,6 +135,10 @@ class _Answer:
         return headers
 
 
+class _TooLong(HTTPException):
+    """Raised where a body is read; an HTTPException, because Starlette and FastAPI pass on or answer only those."""
+
+
 class _Bounded:
     """One request's body, which ends in 413 when it gets too long, whatever was declared."""
 
@@ -152,7 +152,7 @@ class _Bounded:
         message = await self._receive()
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise HTTPException(413, _TOO_LARGE)
+            raise _TooLong(413, _TOO_LARGE)
         return message
 
 

@@ -60,7 +60,7 @@ def _last(form: Literal["console", "json"]) -> Sequence[structlog.typing.Process
             exception_formatter=structlog.dev.plain_traceback,
             pad_event_to=0,
             sort_keys=False,
-        )
+        ),
     ]
 
 

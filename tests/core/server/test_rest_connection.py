@@ -64,3 +64,29 @@ async def test_a_database_that_does_not_answer_is_not_waited_for_without_end(tmp
         await gate.arrived.wait()
         assert_problem(await asked, 503)
         gate.release()
+
+
+async def test_what_the_edge_says_of_tls_is_shown(tmp_path: Path) -> None:
+    async with House(tmp_path) as house, house.client() as client:
+        house.worker.edge = True
+        said = {
+            "x-coatcheck-connection": "b-1",
+            "x-coatcheck-protocol": "HTTP/3",
+            "x-coatcheck-client": "[2001:db8::7]:4433",
+            "x-coatcheck-tls-version": "TLSv1.3",
+            "x-coatcheck-tls-cipher": "TLS_AES_128_GCM_SHA256",
+            "x-coatcheck-server-name": "localhost",
+            "x-coatcheck-age-ms": "12",
+            "x-forwarded-proto": "https",
+        }
+        assert (await client.get("/v1/connection", headers=said)).json() == {
+            "protocol": "HTTP/3",
+            "connection_id": "b-1",
+            "requests": 1,
+            "scheme": "https",
+            "tls": {"version": "TLSv1.3", "cipher": "TLS_AES_128_GCM_SHA256", "server_name": "localhost"},
+            "age_ms": 12,
+            "client_address": "2001:db8::7",
+            "client_port": 4433,
+            "worker": WORKER,
+        }

@@ -1,4 +1,7 @@
-"""Who may log in: users and passwords in a database of their own. Leaves sessions to `coatcheck` and HTTP to the server."""
+"""Who may log in, and how often one may try: users and passwords in a database of their own.
+
+Leaves sessions to `coatcheck` and HTTP to the server.
+"""
 
 from coatcheck.accounts.accounts import Accounts
 from coatcheck.accounts.errors import (
@@ -9,11 +12,13 @@ from coatcheck.accounts.errors import (
     HashQueueFull,
     NameRefused,
     PasswordRefused,
+    Throttled,
     UnknownUser,
     UsernameRefused,
     UsernameTaken,
 )
 from coatcheck.accounts.hashing import OWASP, RFC_9106_LOW_MEMORY, HashParameters, PasswordHasher
+from coatcheck.accounts.throttling import Allowance, Allowances, Attempt, Throttle
 from coatcheck.accounts.user import User
 
 __all__ = [
@@ -24,11 +29,16 @@ __all__ = [
     "AccountsNotStarted",
     "AccountsSchemaTooNew",
     "AccountsUnavailable",
+    "Allowance",
+    "Allowances",
+    "Attempt",
     "HashParameters",
     "HashQueueFull",
     "NameRefused",
     "PasswordHasher",
     "PasswordRefused",
+    "Throttle",
+    "Throttled",
     "UnknownUser",
     "User",
     "UsernameRefused",

@@ -78,6 +78,11 @@ class Accounts:
     ) -> None:
         await self.close()
 
+    @property
+    def database(self) -> Database:
+        """The open database, for what else of this package is kept in it. Raises AccountsNotStarted."""
+        return self._started()
+
     async def register(self, username: str, password: str, name: str = "") -> User:
         """Make an account; a blank `name` becomes the username.
 

@@ -8,6 +8,7 @@ CoatcheckError
 │   └── PasswordRefused        the password is too short, too long, or too easily guessed
 ├── UnknownUser                there is no account with this id
 ├── AccountsUnavailable        the database cannot be asked; try again later (HTTP 503)
+├── Throttled                  too many attempts of this kind; try again later (HTTP 429)
 ├── HashQueueFull              too many passwords are being hashed; try again soon (HTTP 503)
 ├── AccountsSchemaTooNew       a newer Coatcheck has changed the database; the operator's to mend
 └── UsageError
@@ -26,6 +27,7 @@ __all__ = [
     "HashQueueFull",
     "NameRefused",
     "PasswordRefused",
+    "Throttled",
     "UnknownUser",
     "UsernameRefused",
     "UsernameTaken",
@@ -63,6 +65,18 @@ class AccountsUnavailable(CoatcheckError):
     """
 
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Throttled(CoatcheckError):
+    """So many attempts were made already that this one was not looked at. It was not counted either.
+
+    `retry_after` is the number of seconds after which the next attempt is looked at, if nobody else makes one first (RFC
+    6585, section 4; RFC 9110, section 10.2.3).
+    """
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 

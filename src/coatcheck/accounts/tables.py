@@ -1,19 +1,19 @@
-"""The accounts' one table, as SQLAlchemy sees it. Leaves its making to `migrations`; a test holds the two together.
+"""The accounts' tables, as SQLAlchemy sees them. Leaves their making to `migrations`; a test holds the two together.
 
 Names carry a prefix because a database may be shared with an application.
 """
 
 from typing import Any
 
-from sqlalchemy import Boolean, Column, Double, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, MetaData, String, Table, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 from coatcheck.accounts.hashing import EncodedHash
 
-__all__ = ["SCHEMA", "VERSION_TABLE", "HashText", "metadata", "users"]
+__all__ = ["SCHEMA", "VERSION_TABLE", "HashText", "metadata", "throttling", "users"]
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 """The version of the schema that this release works with: the last step in `migrations/versions`."""
 VERSION_TABLE = "coatcheck_accounts_version"
 """Where Alembic keeps the schema's version."""
@@ -44,4 +44,13 @@ users = Table(
     Column("password_hash", HashText, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("disabled", Boolean, nullable=False),
+)
+
+throttling = Table(
+    "coatcheck_throttling",
+    metadata,
+    Column("counter", String(64), primary_key=True),
+    # Microseconds since 1970: a row whose time has come weighs nothing, and is as good as none.
+    Column("spent_until", BigInteger, nullable=False),
+    Index("coatcheck_throttling_spent_until", "spent_until"),
 )

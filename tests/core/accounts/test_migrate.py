@@ -93,7 +93,7 @@ def test_processes_that_start_at_once_migrate_once_and_all_work(path: Path) -> N
     assert [(errors, status) for _, errors, status in ends] == [("", 0)] * len(names)
     assert greetings == ["ready\n"] * len(names)
     assert rows(path, "SELECT username FROM coatcheck_users ORDER BY 1") == [(name,) for name in names]
-    assert rows(path, f"SELECT version_num FROM {VERSION_TABLE}") == [("0001",)]
+    assert rows(path, f"SELECT version_num FROM {VERSION_TABLE}") == [(SCHEMA,)]
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -204,7 +204,7 @@ async def test_a_schema_newer_than_the_code_is_one_clear_error_and_nothing_is_to
     with pytest.raises(AccountsSchemaTooNew) as refusal:
         await accounts.start()
     assert str(refusal.value) == (
-        f"The accounts' database {path} has schema 9999, which a newer Coatcheck made; this one knows 0001 at most."
+        f"The accounts' database {path} has schema 9999, which a newer Coatcheck made; this one knows {SCHEMA} at most."
         " Install the newer one again, or restore the backup made before it ran."
     )
     assert path.read_bytes() == before
@@ -260,4 +260,23 @@ def test_the_code_works_with_the_last_step_that_there_is() -> None:
 
 def test_the_steps_are_part_of_the_package() -> None:
     versions = resources.files("coatcheck.accounts") / "migrations" / "versions"
-    assert [file.name for file in versions.iterdir() if file.name.startswith("v")] == ["v0001_users.py"]
+    names = sorted(file.name for file in versions.iterdir() if file.name.startswith("v"))
+    assert names == ["v0001_users.py", "v0002_throttling.py"]
+
+
+async def test_a_database_of_the_first_release_keeps_its_users(
+    path: Path, make_accounts: Callable[..., Accounts]
+) -> None:
+    async with make_accounts() as accounts:
+        alice = await accounts.register("alice", PASSWORD)
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", "coatcheck.accounts:migrations")
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    engine.dispose()
+    assert rows(path, f"SELECT version_num FROM {VERSION_TABLE}") == [("0001",)]
+    async with make_accounts() as accounts:
+        assert await accounts.verify(alice, PASSWORD)
+    assert rows(path, f"SELECT version_num FROM {VERSION_TABLE}") == [(SCHEMA,)]

@@ -11,7 +11,7 @@ export function account(guard, leave) {
   const refresh = () => Promise.all([sessions(), connection()]);
 
   async function show({ name, username }) {
-    put(root, { name: name || username, username });
+    put(root, { name: name || username, username: name === username ? "" : username });
     $("password").elements.username.value = username;
     await refresh();
   }

@@ -31,6 +31,9 @@ def serve(
     public_origin: Annotated[
         list[str] | None, typer.Option(help="Origin by which browsers reach this server; may be repeated.")
     ] = None,
+    trusted_proxies: Annotated[
+        int | None, typer.Option(help="Proxies that every request passes first, such as a load balancer. [0]")
+    ] = None,
     no_edge: Annotated[bool, typer.Option("--no-edge", help="HTTP/1.1 in plain by the workers alone.")] = False,
     app: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -57,6 +60,7 @@ def serve(
         "registration": registration,
         "log_format": log_format,
         "public_origins": tuple(public_origin) if public_origin else None,
+        "trusted_proxies": trusted_proxies,
         "edge": False if no_edge else None,
     }
     try:

@@ -73,7 +73,11 @@ def compose(services: Services) -> Application:
     sessions = SchemeSessions(HeadAsGet(routes), services.sessions, public_origins=origins)
     publisher = Publisher(worker.figures, services.sessions)
     envelope = Envelope(
-        sessions, worker=worker.worker_id, show_worker=settings.is_loopback(), answered=publisher.answered
+        sessions,
+        worker=worker.worker_id,
+        show_worker=settings.is_loopback(),
+        max_body=settings.limits.request_body_kb * 1024,
+        answered=publisher.answered,
     )
     inside = ConnectionFactsMiddleware(envelope, worker)
 

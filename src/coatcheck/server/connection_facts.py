@@ -1,7 +1,7 @@
 """What is known about the connection a request came on; the only reader of the headers in which the edge says it.
 
 Promises that nothing here can be said by a client: the edge removes every header of TRUSTED_HEADERS before it sets
-its own, and where there is no edge they are dropped unread. Counts requests per connection; leaves answering to `rest`.
+its own, and where there is no edge they are dropped, read only as far as trusted proxies wrote them. Counts requests per connection; leaves answering to `rest`.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -12,6 +12,7 @@ import msgspec
 
 from coatcheck.server.connection_table import ConnectionTable
 from coatcheck.server.context import WorkerContext
+from coatcheck.server.forwarded import forwarded
 
 __all__ = [
     "LOCAL_CONNECTION",
@@ -93,6 +94,7 @@ class ConnectionFacts(msgspec.Struct, frozen=True):
     """Milliseconds from the connection's beginning to this request's."""
     client_host: str
     client_port: int
+    """0 where only proxies have seen the client itself."""
     worker_id: int
     table: ConnectionTable
     key: int
@@ -158,6 +160,7 @@ class ConnectionFactsMiddleware:
         )
 
     def _direct(self, scope: Scope) -> ConnectionFacts:
+        said = forwarded(scope["headers"], self._worker.trusted_proxies)
         # Underscored twins too: frameworks that speak CGI's dialect read `x_name` as `x-name`.
         scope["headers"] = [
             header for header in scope["headers"] if header[0].lower().replace(b"_", b"-") not in _TRUSTED
@@ -168,10 +171,16 @@ class ConnectionFactsMiddleware:
         # Outside our worker (a test's transport) the peer's address is all there is to tell connections apart.
         which = f"{local.serial:x}" if local else f"{host}:{port}"
         connection_id = f"{self._worker.boot_id}-{which}"
+        scheme = "https" if scope.get("scheme") in ("https", "wss") else "http"
+        if said is not None:
+            host, port = said[0], 0
+            scheme = "https" if said[1] else scheme
+            scope["client"] = (host, port)
+            scope["scheme"] = scheme if scope["type"] == "http" else scheme.replace("http", "ws")
         return ConnectionFacts(
             protocol=f"HTTP/{scope.get('http_version', '1.1')}",
             connection_id=connection_id,
-            scheme="https" if scope.get("scheme") in ("https", "wss") else "http",
+            scheme=scheme,
             tls_version=None,
             tls_cipher=None,
             server_name=None,

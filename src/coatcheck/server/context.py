@@ -28,6 +28,8 @@ class WorkerContext:
     workers: int = 1
     edge: bool = False
     """Whether requests come through Envoy; if not, what its headers say is a client's invention."""
+    trusted_proxies: int = 0
+    """How many proxies every request passes before it gets to a worker without an edge; with one, the edge counts them."""
     draining: bool = False
     """True from SIGTERM on: `/healthz` answers 503 so that the edge sends requests elsewhere."""
     connections: ConnectionTable = field(default_factory=ConnectionTable.alone)

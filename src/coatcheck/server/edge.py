@@ -1,8 +1,8 @@
 """Envoy's configuration as a pure function of what the edge must do; Envoy's own documentation explains every name in it.
 
 Promises: every HTTP version on the same origin, facts about the connection that no client can forge, virtual hosts that
-answer to known names only, and bounds on what one client may take. Leaves hosts and routes
-to `edge_routes`, and running Envoy to `supervisor`.
+answer to known names only, and bounds on what one client may take. Leaves hosts and routes to `edge_routes`, rates and
+bodies to `edge_limits`, what the edge itself answers to `edge_replies`, and running Envoy to `supervisor`.
 """
 
 import ipaddress
@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from coatcheck.server import connection_facts as facts
-from coatcheck.server.edge_routes import host_names, plain_hosts, redirect_hosts, tls_hosts
+from coatcheck.server.edge_limits import body_filter, overload_manager, rate_filter
+from coatcheck.server.edge_replies import local_replies
+from coatcheck.server.edge_routes import Hosts, host_names, plain_hosts, redirect_hosts, tls_hosts
 from coatcheck.server.settings import Limits
 
 __all__ = ["EDGE_SECRET", "Edge", "edge_config", "secret_config"]
@@ -20,6 +22,8 @@ Json: TypeAlias = dict[str, Any]
 EDGE_SECRET = "leaf"  # noqa: S105 - the name under which Envoy asks for the certificate
 _TYPE = "type.googleapis.com/envoy."
 _LOOPBACK_RANGES = (("127.0.0.0", 8), ("::1", 128))
+_HSTS = 31_536_000
+"""A year, which is what the lists built into browsers ask for at least."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,21 @@ class Edge:
     grpc_sockets: tuple[str, ...] = ()
     """One for each of `worker_sockets`, in the same order; none: no gRPC."""
     limits: Limits = field(default_factory=Limits)
+    trusted_proxies: int = 0
+    """How many proxies stand before this server, each of which appends to X-Forwarded-For whom it got the request from."""
+    hsts_max_age: int | None = None
+    """Seconds in Strict-Transport-Security for public hosts; None: a year, but nothing where only loopback is listened on."""
+
+    def hosts(self) -> Hosts:
+        """What decides about hosts and routes."""
+        loopback = all(ipaddress.ip_address(address).is_loopback for address in self.addresses)
+        default = None if loopback else _HSTS
+        return Hosts(
+            origins=self.public_origins,
+            grpc=bool(self.grpc_sockets),
+            trusted_proxies=self.trusted_proxies,
+            hsts=default if self.hsts_max_age is None else self.hsts_max_age,
+        )
 
 
 def edge_config(edge: Edge) -> Json:
@@ -59,7 +78,7 @@ def edge_config(edge: Edge) -> Json:
         "node": {"id": edge.boot_id, "cluster": "coatcheck"},  # asked for by the file subscription
         "admin": {"address": {"pipe": {"path": edge.admin_socket, "mode": 0o600}}},
         "static_resources": {"listeners": listeners, "clusters": clusters},
-        "overload_manager": _overload_manager(edge.limits),
+        "overload_manager": overload_manager(edge.limits),
     }
 
 
@@ -83,13 +102,13 @@ def secret_config(certificate: str, key: str) -> Json:
 
 
 def _plain_listener(edge: Edge, address: str, number: int) -> Json:
-    served = _manager(edge, "plain", "http", plain_hosts(edge.public_origins, grpc=bool(edge.grpc_sockets)))
+    served = _manager(edge, "plain", "http", plain_hosts(edge.hosts()))
     if ipaddress.ip_address(address).is_loopback:
         chains = [{"filters": [served]}]
     else:
         # Who comes over loopback is served; everybody else is sent to TLS.
         ranges = [{"address_prefix": prefix, "prefix_len": length} for prefix, length in _LOOPBACK_RANGES]
-        redirected = _manager(edge, "redirect", "http", redirect_hosts(edge.public_origins))
+        redirected = _manager(edge, "redirect", "http", redirect_hosts(edge.hosts()))
         chains = [
             {"filter_chain_match": {"prefix_ranges": ranges}, "filters": [served]},
             {"filters": [redirected]},
@@ -107,7 +126,9 @@ def _tls_listener(edge: Edge, address: str, number: int) -> Json:
     }
     chain = {
         "transport_socket": transport,
-        "filters": [_manager(edge, "tls", "https", tls_hosts(edge.public_origins, grpc=bool(edge.grpc_sockets)))],
+        # How long the handshake may take.
+        "transport_socket_connect_timeout": _seconds(edge.limits.request_headers_timeout),
+        "filters": [_manager(edge, "tls", "https", tls_hosts(edge.hosts()))],
     }
     return {
         **_tcp_listener(edge, address, edge.https_port, f"tls-{number}"),
@@ -131,7 +152,7 @@ def _quic_listener(edge: Edge, address: str, number: int) -> Json:
             "enable_early_data": False,
         },
     }
-    filters = [_manager(edge, "quic", "https", tls_hosts(edge.public_origins, grpc=bool(edge.grpc_sockets)))]
+    filters = [_manager(edge, "quic", "https", tls_hosts(edge.hosts()))]
     return {
         "name": f"quic-{number}",
         "address": _address(address, edge.https_port, "UDP"),
@@ -153,7 +174,7 @@ def _tcp_listener(edge: Edge, address: str, port: int, name: str) -> Json:
         "name": name,
         "address": _address(address, port, "TCP"),
         "enable_reuse_port": False,
-        "per_connection_buffer_limit_bytes": 64 * 1024,
+        "per_connection_buffer_limit_bytes": edge.limits.buffer_kb * 1024,
         "tcp_backlog_size": 1024,
         # A client that vanished without a word is found within about two minutes.
         "tcp_keepalive": {"keepalive_probes": 4, "keepalive_time": 60, "keepalive_interval": 15},
@@ -186,6 +207,9 @@ def _manager(edge: Edge, name: str, scheme: str, hosts: list[Json]) -> Json:
     limits = edge.limits
     quic = name == "quic"
     filters = [_mutation(edge, scheme)]
+    if limits.requests_per_second:
+        filters.append(rate_filter(limits))
+    filters.append(body_filter(limits))
     if edge.grpc_sockets:
         filters.append(_filter("grpc_web", "extensions.filters.http.grpc_web.v3.GrpcWeb"))
     # Without `suppress_envoy_headers` workers and clients would be told of Envoy's time-outs and retries.
@@ -199,6 +223,7 @@ def _manager(edge: Edge, name: str, scheme: str, hosts: list[Json]) -> Json:
         "stat_prefix": name,
         "codec_type": "HTTP3" if quic else "AUTO",
         "use_remote_address": True,
+        "xff_num_trusted_hops": edge.trusted_proxies,
         "skip_xff_append": True,
         # Nobody is internal, loopback included: an internal client may steer Envoy by headers.
         "internal_address_config": {"unix_sockets": False},
@@ -210,13 +235,16 @@ def _manager(edge: Edge, name: str, scheme: str, hosts: list[Json]) -> Json:
         "common_http_protocol_options": {
             "idle_timeout": _seconds(limits.keepalive_timeout),
             "headers_with_underscores_action": "REJECT_REQUEST",
-            "max_headers_count": 100,
+            "max_headers_count": limits.request_headers_count,
         },
         "max_request_headers_kb": limits.request_headers_kb,
         "request_headers_timeout": _seconds(limits.request_headers_timeout),
-        # Streams may be idle for hours: WebSockets, event streams, subscriptions.
+        # Ends with the request's last byte or the response's first, so it spares what is open for hours: WebSockets, event
+        # streams, subscriptions. Streams in both directions must begin to answer in time.
+        "request_timeout": _seconds(limits.request_timeout),
         "stream_idle_timeout": "0s",
-        "request_timeout": "0s",
+        # For clients who ask and then do not read.
+        "stream_flush_timeout": _seconds(limits.request_timeout),
         # Both delay the closing of an idle connection; clients wait for the second after a WebSocket's close.
         "drain_timeout": "0.1s",
         "delayed_close_timeout": "0.05s",
@@ -233,6 +261,7 @@ def _manager(edge: Edge, name: str, scheme: str, hosts: list[Json]) -> Json:
         },
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "route_config": routes,
+        "local_reply_config": local_replies(),
         "http_filters": filters,
     }
     if quic:
@@ -287,7 +316,7 @@ def _default_host(edge: Edge) -> str:
     return "localhost" if loopback or not names else names[0]
 
 
-# -- clusters and limits -----------------------------------------------------------------------------------------------
+# -- clusters ----------------------------------------------------------------------------------------------------------
 
 
 def _cluster(edge: Edge, name: str, sockets: tuple[str, ...]) -> Json:
@@ -321,7 +350,7 @@ def _cluster(edge: Edge, name: str, sockets: tuple[str, ...]) -> Json:
         # When no worker is healthy, try them all rather than none. What a health check finds counts at once: merged
         # updates would come a second later.
         "common_lb_config": {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"},
-        "per_connection_buffer_limit_bytes": 256 * 1024,
+        "per_connection_buffer_limit_bytes": edge.limits.buffer_kb * 1024,
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
         "circuit_breakers": {"thresholds": [thresholds]},
         "health_checks": [
@@ -349,40 +378,6 @@ def _cluster(edge: Edge, name: str, sockets: tuple[str, ...]) -> Json:
             "max_ejection_percent": 50,
         },
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
-    }
-
-
-def _overload_manager(limits: Limits) -> Json:
-    heap = "envoy.resource_monitors.fixed_heap"
-    connections = "envoy.resource_monitors.global_downstream_max_connections"
-    shed = {
-        "envoy.overload_actions.shrink_heap": 0.85,
-        "envoy.overload_actions.disable_http_keepalive": 0.9,
-        "envoy.overload_actions.stop_accepting_connections": 0.95,
-        "envoy.overload_actions.stop_accepting_requests": 0.98,
-    }
-    return {
-        "refresh_interval": "0.25s",
-        "resource_monitors": [
-            {
-                "name": heap,
-                "typed_config": {
-                    "@type": _TYPE + "extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
-                    "max_heap_size_bytes": limits.edge_heap_mb * 1024 * 1024,
-                },
-            },
-            {
-                "name": connections,
-                "typed_config": {
-                    "@type": _TYPE
-                    + "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                    "max_active_downstream_connections": limits.connections,
-                },
-            },
-        ],
-        "actions": [
-            {"name": name, "triggers": [{"name": heap, "threshold": {"value": value}}]} for name, value in shed.items()
-        ],
     }
 
 

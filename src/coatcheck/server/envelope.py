@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from starlette.exceptions import HTTPException
 
 from coatcheck.server.problems import problem_response
+from coatcheck.server.security_headers import SECURITY_HEADERS
 
 __all__ = ["MAX_BODY", "Envelope", "HeadAsGet"]
 
@@ -22,21 +23,11 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY = 64 * 1024
-"""Bytes in a request's body, at most."""
+"""Bytes in a request's body, at most, unless told otherwise."""
 
 _MOST_PATH = 200
 _QUIET = frozenset(("/healthz", "/readyz"))
-_SECURITY: tuple[tuple[bytes, bytes], ...] = (
-    # For whatever is no page of ours; pages bring their own.
-    (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    # `no-referrer` would make the Origin of a form's POST null.
-    (b"referrer-policy", b"same-origin"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
-)
+_SECURITY = tuple((name.encode("ascii"), value.encode("ascii")) for name, value in SECURITY_HEADERS)
 _log = logging.getLogger("coatcheck.request")
 
 
@@ -49,11 +40,13 @@ class Envelope:
         *,
         worker: int,
         show_worker: bool,
+        max_body: int = MAX_BODY,
         answered: Callable[[int, float], None] = lambda status, seconds: None,
     ) -> None:
         self._app = app
         self._answered = answered
         self._worker = worker
+        self._max_body = max_body
         own = ((b"x-coatcheck-worker", str(worker).encode("ascii")),) if show_worker else ()
         self._headers = (*_SECURITY, *own)
 
@@ -64,15 +57,15 @@ class Envelope:
         begun = perf_counter()
         answer = _Answer(send, self._headers, api=scope["path"].startswith("/v1/"))
         try:
-            if _declared_length(scope) > MAX_BODY:
-                await _too_large()(scope, receive, answer.send)
+            if _declared_length(scope) > self._max_body:
+                await self._too_large()(scope, receive, answer.send)
             else:
-                await self._app(scope, _Bounded(receive).receive, answer.send)
+                await self._app(scope, _Bounded(receive, self._max_body).receive, answer.send)
         except _TooLong:
             # What the framework has not made an answer of.
             if answer.status:
                 raise
-            await _too_large()(scope, receive, answer.send)
+            await self._too_large()(scope, receive, answer.send)
         except Exception:
             _log.exception("failed", extra={"path": _path(scope)})
             if not answer.status:
@@ -92,6 +85,9 @@ class Envelope:
                     "worker": self._worker,
                 }
                 _log.log(level, "request", extra=seen)
+
+    def _too_large(self) -> Any:
+        return problem_response(413, _too_large(self._max_body))
 
 
 class HeadAsGet:
@@ -151,25 +147,22 @@ class _TooLong(HTTPException):
 class _Bounded:
     """One request's body, which ends in 413 when it gets too long, whatever was declared."""
 
-    __slots__ = ("_left", "_receive")
+    __slots__ = ("_left", "_most", "_receive")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, most: int) -> None:
         self._receive = receive
-        self._left = MAX_BODY
+        self._most = self._left = most
 
     async def receive(self) -> Message:
         message = await self._receive()
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise _TooLong(413, _TOO_LARGE)
+            raise _TooLong(413, _too_large(self._most))
         return message
 
 
-_TOO_LARGE = f"A body has at most {MAX_BODY} bytes here."
-
-
-def _too_large() -> Any:
-    return problem_response(413, _TOO_LARGE)
+def _too_large(most: int) -> str:
+    return f"A body has at most {most} bytes here."
 
 
 def _declared_length(scope: Scope) -> int:

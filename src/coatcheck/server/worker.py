@@ -8,44 +8,31 @@ import argparse
 import asyncio
 import contextlib
 import importlib
-import itertools
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from coatcheck.errors import CoatcheckError
-from coatcheck.server.connection_facts import LOCAL_CONNECTION, LocalConnection
 from coatcheck.server.connection_table import ConnectionTable
 from coatcheck.server.context import APPLICATION, WorkerContext
 from coatcheck.server.figures import FigureTable
 from coatcheck.server.lifeline import READY
 from coatcheck.server.metrics import COLUMNS
+from coatcheck.server.plain_guard import PlainGuard
+from coatcheck.server.plain_protocol import plain_protocol
 from coatcheck.server.settings import Settings, restore_settings
 
 __all__ = ["NOTICE", "main"]
 
 NOTICE = 1.5
 """Seconds between saying that it leaves and leaving; the edge asks every half second."""
-# Not from zero: a worker that was restarted must not repeat its predecessor's numbers.
-_serials = itertools.count(secrets.randbits(40))
-
-
-class _Protocol(HttpToolsProtocol):
-    """Tells the application which connection a request came on, where there is no edge to say so."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, LOCAL_CONNECTION: LocalConnection(next(_serials), monotonic())}
 
 
 class _Server(uvicorn.Server):
@@ -79,10 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             boot_id=options.boot_id,
             workers=settings.workers,
             edge=settings.edge,
+            trusted_proxies=settings.trusted_proxies,
             connections=ConnectionTable.open(options.runtime_dir / "connections", options.worker_id),
             figures=FigureTable.open(options.runtime_dir / "figures", COLUMNS, options.worker_id),
         )
         application = _load(options.app)(settings, context)
+        if not settings.edge:
+            application = PlainGuard(application, settings)
     except CoatcheckError as error:
         print(f"coatcheck: {error}", file=sys.stderr)
         return 1
@@ -134,10 +124,11 @@ def _config(settings: Settings, application: Any, path: Path | None) -> uvicorn.
         application,
         uds=str(path) if path is not None else None,
         interface="asgi3",
-        http="httptools" if settings.edge else _Protocol,
+        http="httptools" if settings.edge else plain_protocol(settings.limits, settings.workers),
         ws="websockets-sansio",
         loop="uvloop",
         ws_per_message_deflate=False,
+        ws_max_size=settings.limits.websocket_message_kb * 1024,
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -147,7 +138,6 @@ def _config(settings: Settings, application: Any, path: Path | None) -> uvicorn.
         # The edge closes idle connections first; otherwise it could send a request into one just being closed.
         timeout_keep_alive=3600 if settings.edge else int(settings.limits.keepalive_timeout),
         timeout_graceful_shutdown=int(settings.limits.drain_timeout),
-        h11_max_incomplete_event_size=settings.limits.request_headers_kb * 1024,
         backlog=1024,
     )
 

@@ -1,7 +1,10 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from coatcheck.accounts import Accounts, AccountsUnavailable, User
+from coatcheck.server.rest import health
 from tests.core.server.house import WORKER, House
 from tests.core.server.test_rest_problems import assert_problem
 
@@ -57,7 +60,10 @@ async def test_a_worker_without_its_accounts_is_not_ready(tmp_path: Path) -> Non
         assert_problem(await client.get("/readyz"), 503)
 
 
-async def test_a_database_that_does_not_answer_is_not_waited_for_without_end(tmp_path: Path) -> None:
+async def test_a_database_that_does_not_answer_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_PATIENCE", 0.05)
     async with House(tmp_path) as house, house.client() as client:
         gate = house.store.hold("list_user", "before")
         asked = asyncio.create_task(client.get("/readyz"))

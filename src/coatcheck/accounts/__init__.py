@@ -1,4 +1,4 @@
-"""Who may log in, and how often one may try: users and passwords in a database of their own.
+"""Who may log in, and how often one may try: users, passwords, and services in a database of their own.
 
 Leaves sessions to `coatcheck` and HTTP to the server.
 """
@@ -12,12 +12,15 @@ from coatcheck.accounts.errors import (
     HashQueueFull,
     NameRefused,
     PasswordRefused,
+    ServiceRefused,
     Throttled,
+    UnknownService,
     UnknownUser,
     UsernameRefused,
     UsernameTaken,
 )
 from coatcheck.accounts.hashing import OWASP, RFC_9106_LOW_MEMORY, HashParameters, PasswordHasher
+from coatcheck.accounts.services import Service, ServiceAccounts
 from coatcheck.accounts.throttling import Allowance, Allowances, Attempt, Throttle
 from coatcheck.accounts.user import User
 
@@ -37,8 +40,12 @@ __all__ = [
     "NameRefused",
     "PasswordHasher",
     "PasswordRefused",
+    "Service",
+    "ServiceAccounts",
+    "ServiceRefused",
     "Throttle",
     "Throttled",
+    "UnknownService",
     "UnknownUser",
     "User",
     "UsernameRefused",

@@ -36,7 +36,7 @@ __all__ = ["Accounts"]
 
 _log = logging.getLogger("coatcheck.accounts")
 
-_PUBLIC = (users.c.id, users.c.username, users.c.name, users.c.created_at, users.c.disabled)
+_PUBLIC = (users.c.id, users.c.username, users.c.name, users.c.created_at, users.c.disabled, users.c.is_admin)
 # Asked for when there is nobody to ask for, so that both take the same steps. No id looks like it.
 _NOBODY = "-"
 
@@ -83,7 +83,7 @@ class Accounts:
         """The open database, for what else of this package is kept in it. Raises AccountsNotStarted."""
         return self._started()
 
-    async def register(self, username: str, password: str, name: str = "") -> User:
+    async def register(self, username: str, password: str, name: str = "", *, is_admin: bool = False) -> User:
         """Make an account; a blank `name` becomes the username.
 
         Raises UsernameRefused, NameRefused, PasswordRefused, UsernameTaken, each with a sentence to show; HashQueueFull.
@@ -102,6 +102,7 @@ class Accounts:
             name=name,
             created_at=self._clock.time(),
             disabled=False,
+            is_admin=is_admin,
         )
         values = {
             "id": user.id,
@@ -111,6 +112,7 @@ class Accounts:
             "password_hash": hashed,
             "created_at": user.created_at,
             "disabled": False,
+            "is_admin": is_admin,
         }
         try:
             await self._write(insert(users).values(values))

@@ -7,6 +7,8 @@ CoatcheckError
 │   ├── NameRefused            the display name is malformed
 │   └── PasswordRefused        the password is too short, too long, or too easily guessed
 ├── UnknownUser                there is no account with this id
+├── ServiceRefused             a service cannot be added: its name is malformed or taken, or an audience is no URL
+├── UnknownService             there is no service of this name
 ├── AccountsUnavailable        the database cannot be asked; try again later (HTTP 503)
 ├── Throttled                  too many attempts of this kind; try again later (HTTP 429)
 ├── HashQueueFull              too many passwords are being hashed; try again soon (HTTP 503)
@@ -27,7 +29,9 @@ __all__ = [
     "HashQueueFull",
     "NameRefused",
     "PasswordRefused",
+    "ServiceRefused",
     "Throttled",
+    "UnknownService",
     "UnknownUser",
     "UsernameRefused",
     "UsernameTaken",
@@ -56,6 +60,14 @@ class PasswordRefused(AccountRefused, ValueError):
 
 class UnknownUser(CoatcheckError, LookupError):
     """There is no account with this id."""
+
+
+class ServiceRefused(CoatcheckError, ValueError):
+    """A service cannot be added as it was asked for. The message is one sentence for the operator."""
+
+
+class UnknownService(CoatcheckError, LookupError):
+    """There is no service of this name."""
 
 
 class AccountsUnavailable(CoatcheckError):

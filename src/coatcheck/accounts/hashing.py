@@ -26,7 +26,7 @@ _VERSION = 0x13  # of argon2, as in RFC 9106, section 3.1
 
 
 class EncodedHash(str):
-    """An argon2 string such as `$argon2id$v=19$…`. Its `repr` tells nothing, whatever prints it."""
+    """A hash in text, such as `$argon2id$v=19$…`. Its `repr` tells nothing, whatever prints it."""
 
     __slots__ = ()
 

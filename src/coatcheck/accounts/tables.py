@@ -5,15 +5,15 @@ Names carry a prefix because a database may be shared with an application.
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, MetaData, String, Table, Text, false
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 from coatcheck.accounts.hashing import EncodedHash
 
-__all__ = ["SCHEMA", "VERSION_TABLE", "HashText", "metadata", "throttling", "users"]
+__all__ = ["SCHEMA", "VERSION_TABLE", "HashText", "metadata", "services", "throttling", "users"]
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 """The version of the schema that this release works with: the last step in `migrations/versions`."""
 VERSION_TABLE = "coatcheck_accounts_version"
 """Where Alembic keeps the schema's version."""
@@ -44,6 +44,7 @@ users = Table(
     Column("password_hash", HashText, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("disabled", Boolean, nullable=False),
+    Column("is_admin", Boolean, nullable=False, server_default=false()),
 )
 
 throttling = Table(
@@ -53,4 +54,16 @@ throttling = Table(
     # Microseconds since 1970: a row whose time has come weighs nothing, and is as good as none.
     Column("spent_until", BigInteger, nullable=False),
     Index("coatcheck_throttling_spent_until", "spent_until"),
+)
+
+services = Table(
+    "coatcheck_services",
+    metadata,
+    Column("id", String(22), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    # SHA-256 in base64url.
+    Column("secret_hash", HashText, nullable=False),
+    # A JSON array of URLs.
+    Column("audiences", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
 )

@@ -18,3 +18,5 @@ class User(msgspec.Struct, frozen=True):
     """Seconds since 1970-01-01 UTC."""
     disabled: bool
     """A disabled account's password is never right."""
+    is_admin: bool = False
+    """An operator's doing alone: no default account is one, no first user becomes one, and HTTP cannot change it."""

@@ -67,6 +67,18 @@ async def test_a_registered_user_can_be_found_and_verified(make_accounts: Make) 
         assert not await accounts.verify(alice, "")
 
 
+async def test_an_administrator_is_made_on_purpose_and_never_by_being_first(make_accounts: Make) -> None:
+    async with make_accounts() as accounts:
+        assert not (await accounts.register("alice", PASSWORD)).is_admin
+        assert (await accounts.register("bob", PASSWORD, is_admin=True)).is_admin
+        assert [user.is_admin for user in await accounts.list()] == [False, True]
+        for username, expected in (("alice", False), ("bob", True)):
+            user = await accounts.find(username)
+            assert user is not None
+            assert user.is_admin is expected
+            assert await accounts.get(user.id) == user
+
+
 async def test_a_blank_name_becomes_the_username(make_accounts: Make) -> None:
     async with make_accounts() as accounts:
         assert (await accounts.register("alice", PASSWORD)).name == "alice"

@@ -261,7 +261,7 @@ def test_the_code_works_with_the_last_step_that_there_is() -> None:
 def test_the_steps_are_part_of_the_package() -> None:
     versions = resources.files("coatcheck.accounts") / "migrations" / "versions"
     names = sorted(file.name for file in versions.iterdir() if file.name.startswith("v"))
-    assert names == ["v0001_users.py", "v0002_throttling.py"]
+    assert names == ["v0001_users.py", "v0002_throttling.py", "v0003_services.py"]
 
 
 async def test_a_database_of_the_first_release_keeps_its_users(
@@ -279,4 +279,21 @@ async def test_a_database_of_the_first_release_keeps_its_users(
     assert rows(path, f"SELECT version_num FROM {VERSION_TABLE}") == [("0001",)]
     async with make_accounts() as accounts:
         assert await accounts.verify(alice, PASSWORD)
+        assert await accounts.list() == [alice]
     assert rows(path, f"SELECT version_num FROM {VERSION_TABLE}") == [(SCHEMA,)]
+
+
+async def test_the_release_before_can_add_users_and_none_becomes_an_administrator(
+    path: Path, make_accounts: Callable[..., Accounts]
+) -> None:
+    async with make_accounts() as accounts:
+        before = sqlite3.connect(path)
+        before.execute(
+            "INSERT INTO coatcheck_users (id, username, username_key, name, password_hash, created_at, disabled)"
+            " VALUES ('AAAAAAAAAAAAAAAAAAAAAA', 'ada', 'ada', 'Ada', '$argon2id$', 1.0, 0)"
+        )
+        before.commit()
+        before.close()
+        ada = await accounts.find("ada")
+        assert ada is not None
+        assert not ada.is_admin

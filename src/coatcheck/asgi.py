@@ -10,10 +10,10 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from coatcheck.connections import LiveConnection
+from coatcheck.connections import LiveConnection, Restart
 from coatcheck.cookies import CookiePolicy
-from coatcheck.credentials import Credentials, Refusal
-from coatcheck.errors import SessionRefused, StoreUnavailable
+from coatcheck.credentials import Bearer, Credentials, Refusal, Verifier
+from coatcheck.errors import SessionRefused, StoreUnavailable, TokenRefused
 from coatcheck.manager import Sessions
 from coatcheck.session import Session, enter, leave
 
@@ -30,6 +30,10 @@ _log = logging.getLogger("coatcheck.asgi")
 CLOSE_SESSION_ENDED = 4401
 """The WebSocket close code for a session that is over (private use, RFC 6455, section 7.4.2)."""
 
+CLOSE_RESTART = 1012
+"""The one for a server that leaves while the session lives on: come back (IANA's registry, "Service Restart")."""
+
+_BAD_TOKEN = Refusal(401, "The access token is not valid, or its session has ended.", 'Bearer error="invalid_token"')
 _TITLES = {401: "Unauthorized", 403: "Forbidden", 503: "Service Unavailable"}
 
 
@@ -39,6 +43,7 @@ class SessionMiddleware:
     - `sessions`: the manager, or a store's URL to make one with defaults
     - `cookie`: the cookie's policy; the default is `__Host-session`, which browsers keep only over https
     - `public_origins`: origins whose pages may send unsafe requests and open WebSockets (see `Credentials`)
+    - `tokens`: what verifies access tokens (`coatcheck.tokens.AccessTokens`); without it bearers are not looked at
 
     Changes are stored before the response starts; what is changed later is stored at its end. An exception that the
     application lets out discards them. A store that cannot be asked is 503 with Retry-After, never a guess.
@@ -51,11 +56,14 @@ class SessionMiddleware:
         *,
         cookie: CookiePolicy | None = None,
         public_origins: Iterable[str] = (),
+        tokens: Verifier | None = None,
     ) -> None:
         self.app: App = app
         self.sessions: Sessions = Sessions(sessions) if isinstance(sessions, str) else sessions
         self.cookie: CookiePolicy = cookie or CookiePolicy()
-        self._credentials = Credentials(self.cookie, public_origins)
+        self._credentials = Credentials(self.cookie, public_origins, bearer=tokens is not None)
+        self._tokens: Verifier | None = tokens
+        self._vary: bytes = b"Cookie" if tokens is None else b"Cookie, Authorization"
         self._warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,8 +78,15 @@ class SessionMiddleware:
         if token.__class__ is Refusal:
             await _refuse(scope, receive, send, token)  # pyright: ignore[reportArgumentType]
             return
+        session: Session | None
         if token is None:
             session = Session(self.sessions)
+        elif token.__class__ is Bearer:
+            found = await self._by_bearer(token)  # pyright: ignore[reportArgumentType]
+            if isinstance(found, tuple):
+                await _refuse(scope, receive, send, *found)
+                return
+            session = found
         else:
             session = self.sessions.load_cached(token)  # pyright: ignore[reportArgumentType]
             if session is None:
@@ -103,6 +118,21 @@ class SessionMiddleware:
         finally:
             leave(current)
 
+    async def _by_bearer(self, bearer: Bearer) -> Session | tuple[Refusal, int | None]:
+        """Give the session of an access token, or the refusal and its Retry-After. Never falls back to the cookie."""
+        assert self._tokens is not None
+        try:
+            claims = self._tokens.verify(bearer.token)
+            session = self.sessions.load_bearer_cached(claims.sid, claims.gen, claims.sub)
+            if session is None:
+                session = await self.sessions.load_bearer(claims.sid, claims.gen, claims.sub)
+        except TokenRefused as error:
+            _log.info("answered 401: %s", error)
+            return _BAD_TOKEN, None
+        except StoreUnavailable as error:
+            return _unavailable(error), error.retry_after
+        return session
+
     async def late(self, session: Session) -> None:
         """Store what was changed after the response had started."""
         try:
@@ -119,7 +149,7 @@ class SessionMiddleware:
     def headers(self, session: Session, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Give a response's headers with what the session has to say: Vary, Cache-Control, Set-Cookie."""
         result = list(headers)
-        change = session.cookie_change
+        change = None if session.by_bearer else session.cookie_change
         vary = caching = None
         for index, (name, value) in enumerate(result):
             lowered = name.lower()
@@ -128,7 +158,7 @@ class SessionMiddleware:
             elif lowered == b"cache-control":
                 caching = index
         if vary is None or not {b"cookie", b"*"} & {part.strip().lower() for part in vary.split(b",")}:
-            result.append((b"vary", b"Cookie"))
+            result.append((b"vary", self._vary))
         if caching is None:
             if change is not None:
                 result.append((b"cache-control", b"no-store"))
@@ -214,7 +244,7 @@ class _Response:
 
     async def _commit_and_send(self, message: Message) -> None:
         try:
-            await self._session.commit()
+            await self._session.commit(cookie=not self._session.by_bearer)
         except (StoreUnavailable, SessionRefused) as error:
             self._session.discard()
             await self.fail(error)
@@ -231,7 +261,10 @@ class _Response:
 
 
 class _Socket:
-    """One WebSocket: its session's end closes it with 4401; what the client sends counts as activity."""
+    """One WebSocket: closed with 4401 when its session ends, with 1012 when its node leaves.
+
+    What the client sends counts as activity.
+    """
 
     __slots__ = ("_accepted", "_closed", "_ended", "_live", "_middleware", "_pending", "_receive", "_send", "_session")
 
@@ -263,6 +296,8 @@ class _Socket:
 
     async def send(self, message: Message) -> None:
         if self._ended.done():
+            if isinstance(self._ended.result(), Restart):
+                raise OSError("the server leaves, and has closed its WebSockets")
             raise OSError("the session has ended, and its WebSocket with it")
         if message["type"] == "websocket.accept":
             await self._accept(message)
@@ -274,7 +309,7 @@ class _Socket:
     async def _accept(self, message: Message) -> None:
         session = self._session
         if session.used and session.needs_commit():
-            await session.commit()
+            await session.commit(cookie=not session.by_bearer)
         if session.cookie_change is not None:
             message["headers"] = self._middleware.headers(session, message.get("headers") or ())
         await self._send(message)
@@ -305,14 +340,14 @@ class _Socket:
             self._ended.set_result(reason)
             if not self._closed:
                 self._closed = True
-                close = {"type": "websocket.close", "code": CLOSE_SESSION_ENDED, "reason": _close_reason(reason)}
+                close = {"type": "websocket.close", "code": _close_code(reason), "reason": _close_reason(reason)}
                 closing = asyncio.ensure_future(self._send(close))
                 _closings.add(closing)
                 closing.add_done_callback(_closed)
 
     async def _disconnect(self) -> Message:
-        reason = _close_reason(self._ended.result())
-        return {"type": "websocket.disconnect", "code": CLOSE_SESSION_ENDED, "reason": reason}
+        reason = self._ended.result()
+        return {"type": "websocket.disconnect", "code": _close_code(reason), "reason": _close_reason(reason)}
 
 
 _closings: set[asyncio.Future[None]] = set()
@@ -324,7 +359,13 @@ def _closed(closing: asyncio.Future[None]) -> None:
         _log.debug("a WebSocket had gone before it could be closed: %r", error)
 
 
+def _close_code(reason: str) -> int:
+    return CLOSE_RESTART if isinstance(reason, Restart) else CLOSE_SESSION_ENDED
+
+
 def _close_reason(reason: str) -> str:
+    if isinstance(reason, Restart):
+        return reason
     # A close frame has room for 123 bytes of reason (RFC 6455, section 5.5).
     return f"session ended: {reason}".encode()[:123].decode("utf-8", "ignore")
 
@@ -350,7 +391,7 @@ async def _answer(send: Send, refusal: Refusal, *, retry_after: int | None = Non
     if retry_after is not None:
         headers.append((b"retry-after", str(retry_after).encode("ascii")))
     if refusal.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
+        headers.append((b"www-authenticate", refusal.challenge.encode("ascii")))
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -8,11 +8,24 @@ from collections.abc import Callable, Iterable
 
 from coatcheck.clock import Clock
 
-__all__ = ["LiveConnection", "LiveConnections"]
+__all__ = ["RESTART", "LiveConnection", "LiveConnections", "Restart"]
+
+
+class Restart(str):
+    """A reason to close that ends no session: this node leaves, and the client should come back to another."""
+
+    __slots__ = ()
+
+
+RESTART = Restart("service restart")
+"""What every live connection of a node that leaves is closed with."""
 
 
 class LiveConnection:
-    """One open WebSocket or stream. `close` is called at most once, with a reason, on the connection's own loop."""
+    """One open WebSocket or stream. `close` is called at most once, with a reason, on the connection's own loop.
+
+    Where the reason is a `Restart`, the session lives on: the connection is to end as its protocol says so.
+    """
 
     __slots__ = ("_close", "generation", "kind", "loop", "opened_at", "owner", "session_id")
 
@@ -50,6 +63,7 @@ class LiveConnections:
         self._deadlines: list[tuple[float, int, str]] = []
         self._numbers = itertools.count()
         self._lock = threading.Lock()  # of the deadlines
+        self._leaving = False
 
     def __len__(self) -> int:
         return sum(len(connections) for connections in self._by_session.values())
@@ -70,6 +84,8 @@ class LiveConnections:
         )
         self._by_session.setdefault(session_id, {})[connection] = None
         self.set_deadline(session_id, deadline)
+        if self._leaving:
+            self.close(session_id, RESTART)
         return connection
 
     def remove(self, connection: LiveConnection) -> None:
@@ -135,3 +151,8 @@ class LiveConnections:
         """Close the connections of all sessions, or of those that are named."""
         for session_id in list(self._by_session) if session_ids is None else session_ids:
             self.close(session_id, reason)
+
+    def leave(self) -> None:
+        """Close everything with `RESTART`, and from now on whatever is opened too: this node serves no more."""
+        self._leaving = True
+        self.close_all(RESTART)

@@ -14,8 +14,8 @@ import msgspec
 
 from coatcheck.cache import NearCache
 from coatcheck.clock import Clock, SystemClock
-from coatcheck.connections import LiveConnection, LiveConnections
-from coatcheck.errors import SessionsNotStarted, StoreUnavailable, UsageError, WrongEventLoop
+from coatcheck.connections import RESTART, LiveConnection, LiveConnections
+from coatcheck.errors import SessionsNotStarted, StoreUnavailable, TokenRefused, UsageError, WrongEventLoop
 from coatcheck.feed import Feed
 from coatcheck.ids import ID_BYTES, ID_LENGTH, SECRET_BYTES, encode, hash_secret, is_id, split_token
 from coatcheck.record import TOMBSTONE_SECONDS, Changes, SessionRecord, Tombstone
@@ -179,7 +179,7 @@ class Sessions:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
-        self.connections.close_all("the server is going away")
+        self.connections.close_all(RESTART)
         with contextlib.suppress(StoreUnavailable):
             await self._flush()
         await feed.aclose()
@@ -288,6 +288,47 @@ class Sessions:
         if entry is not None:
             entry.last_seen_at = max(entry.last_seen_at, now)
         return Session(self, record, token)
+
+    def load_bearer_cached(self, session_id: str, generation: int, user_id: str) -> Session | None:
+        """Give the session of a verified access token from this node's copies, or None: then `load_bearer` must ask."""
+        feed = self._feed
+        if feed is None:
+            return None
+        if feed.behind() or self.clock.monotonic() >= self.cache.lease_until:
+            feed.poll()
+        entry = self.cache.get(session_id)
+        if entry is None:
+            return None
+        record = entry.record
+        now = self.clock.time()
+        if (
+            record.generation != generation
+            or record.user_id != user_id
+            or now >= record.expires_at
+            or now >= entry.last_seen_at + self.idle_timeout
+        ):
+            return None
+        if entry.last_seen_at < now:
+            entry.last_seen_at = now
+            self._seen[session_id] = now
+        session = Session(self, record)
+        session.by_bearer = True
+        return session
+
+    async def load_bearer(self, session_id: str, generation: int, user_id: str) -> Session:
+        """Give the session of a verified access token. Raises TokenRefused where it is over or its secret has changed."""
+        await self._ready()
+        session = self.load_bearer_cached(session_id, generation, user_id)
+        if session is not None:
+            return session
+        found = await self.cache.load(session_id, self.store.read)
+        record = await self._unexpired(found, touch=True) if isinstance(found, SessionRecord) else None
+        if record is None or record.generation != generation or record.user_id != user_id:
+            raise TokenRefused("its session has ended, or its secret has changed")
+        self.active(session_id)
+        session = Session(self, record)
+        session.by_bearer = True
+        return session
 
     async def _unexpired(self, record: SessionRecord, *, touch: bool) -> SessionRecord | None:
         """Give the record if it has not expired. One that has is ended; the store has the last word on activity.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from coatcheck.connections import LiveConnection, LiveConnections
+from coatcheck.connections import RESTART, LiveConnection, LiveConnections, Restart
 from coatcheck.testing import ManualClock
 
 
@@ -201,3 +201,14 @@ async def test_closing_many_is_one_pass(count: int) -> None:
         rig.add(str(number))
     assert rig.live.close("s", "logout") == count
     assert len(await rig.settle()) == count
+
+
+async def test_a_node_that_leaves_says_so_to_all_and_to_who_comes_late() -> None:
+    rig = Rig()
+    rig.add("a")
+    rig.add("b", "other")
+    rig.live.leave()
+    rig.add("late")
+    assert len(rig.live) == 0
+    assert await rig.settle() == [("a", RESTART), ("b", RESTART), ("late", RESTART)]
+    assert all(isinstance(reason, Restart) for _, reason in rig.closed)

@@ -46,7 +46,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
         await session.save()
         await send({"type": "websocket.send", "text": f"{session.user_id}: {message['text']}"})
     scope["told"].append(message)
-    with pytest.raises(OSError, match="session has ended"):
+    with pytest.raises(OSError, match=r"session has ended|server leaves"):
         await send({"type": "websocket.send", "text": "into the void"})
 
 
@@ -103,6 +103,26 @@ async def test_a_session_that_ends_during_the_handshake_leaves_no_websocket_open
         messages = [await socket.next(), await socket.next()]
         assert [message["type"] for message in messages] == ["websocket.accept", "websocket.close"]
         await asyncio.wait_for(socket.task, 5)
+
+
+async def test_a_node_that_leaves_closes_websockets_with_1012_and_ends_no_session() -> None:
+    site = Site()
+    async with site.sessions:
+        session_id, cookie = await site.cookie()
+        early, late = (Socket(site.app, headers=[(b"cookie", cookie)]) for _ in range(2))
+        assert (await early.next())["type"] == (await late.next())["type"] == "websocket.accept"
+        site.proceed.clear()
+        during = Socket(site.app, headers=[(b"cookie", cookie)])
+        await asyncio.sleep(0)
+        site.sessions.connections.leave()
+        site.proceed.set()
+        assert (await during.next())["type"] == "websocket.accept"
+        for socket in (early, late, during):
+            closed = await socket.next()
+            assert (closed["type"], closed["code"], closed["reason"]) == ("websocket.close", 1012, "service restart")
+            await asyncio.wait_for(socket.task, 5)
+        assert {message["code"] for message in site.told} == {1012}
+        assert [info.id for info in await site.sessions.list_user("user")] == [session_id]
 
 
 async def test_what_a_client_sends_counts_as_activity() -> None:

@@ -16,6 +16,7 @@ from coatcheck.accounts import Accounts, PasswordHasher
 from coatcheck.errors import CoatcheckError, StoreUnavailable
 from coatcheck.manager import Sessions
 from coatcheck.server import openapi, problems
+from coatcheck.server.attempts import open_attempts
 from coatcheck.server.certificates import ensure_data_dir
 from coatcheck.server.connection_facts import ConnectionFactsMiddleware
 from coatcheck.server.context import WorkerContext
@@ -48,12 +49,14 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
     """Give the application that a worker process serves, and set up this process's logging."""
     configure_logging(settings.log_format)
     ensure_data_dir(settings.data_dir)
+    accounts = Accounts(settings.accounts_url(), hasher=PasswordHasher())
     return compose(
         Services(
             settings=settings,
             worker=worker,
             sessions=Sessions(settings.store_url()),
-            accounts=Accounts(settings.accounts_url(), hasher=PasswordHasher()),
+            accounts=accounts,
+            attempts=open_attempts(settings, accounts),
         )
     )
 

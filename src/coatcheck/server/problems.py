@@ -21,6 +21,7 @@ from coatcheck.accounts import (
     HashQueueFull,
     NameRefused,
     PasswordRefused,
+    Throttled,
     UsernameRefused,
     UsernameTaken,
 )
@@ -102,6 +103,7 @@ def install(app: FastAPI) -> None:
         StoreUnavailable: _unavailable,
         AccountsUnavailable: _unavailable,
         HashQueueFull: _unavailable,
+        Throttled: _throttled,
         Exception: _failure,
     }
     for kind, handler in handlers.items():
@@ -185,6 +187,11 @@ async def _unavailable(_: Request, error: Exception) -> Response:
         HashQueueFull: "Too many passwords are being checked at the moment; try again in a second.",
     }[type(error)]
     return problem_response(503, detail, headers={"retry-after": str(error.retry_after)})
+
+
+async def _throttled(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Throttled)
+    return problem_response(429, str(error), headers={"retry-after": str(error.retry_after)})
 
 
 async def _failure(_: Request, error: Exception) -> Response:

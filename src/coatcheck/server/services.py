@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from coatcheck.accounts import Accounts
 from coatcheck.manager import Sessions
+from coatcheck.server.attempts import Attempts
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.settings import Settings
 
@@ -22,6 +23,7 @@ class Services:
     worker: WorkerContext
     sessions: Sessions
     accounts: Accounts
+    attempts: Attempts
 
 
 async def _services(request: Request) -> Services:

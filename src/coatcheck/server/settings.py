@@ -24,11 +24,13 @@ from pydantic_settings import (
 
 from coatcheck.server.errors import SettingsError
 
-__all__ = ["Limits", "Settings", "load_settings", "restore_settings"]
+__all__ = ["Limits", "Settings", "Throttling", "load_settings", "restore_settings"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _PREFIX = "COATCHECK_"
 Port = Annotated[int, Field(ge=1, le=65535)]
+Attempts = Annotated[int, Field(ge=1, le=100_000)]
+Period = Annotated[float, Field(ge=1, le=30 * 86400)]
 
 
 def _default_data_dir() -> Path:
@@ -81,6 +83,28 @@ class Limits(BaseModel):
     """How long requests under way may take to end when the server stops."""
 
 
+class Throttling(BaseModel):
+    """How often passwords may be guessed, and accounts made. So many may come at once, and as many again in each period,
+    evenly spread; periods are seconds. A right password weighs nothing. Beyond it the answer is 429 with Retry-After.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    account_attempts: Attempts = 10
+    """Wrong passwords on one account, from all devices together that have not logged in to it before."""
+    account_period: Period = 900.0
+    device_attempts: Attempts = 10
+    """Wrong passwords on one account from one device that has logged in to it: nobody else's guesses keep it out."""
+    device_period: Period = 900.0
+    address_attempts: Attempts = 100
+    """Wrong passwords from one address (IPv6: one /64), on all accounts together. Loopback too: behind a proxy that does
+    not say for whom it asks, everybody comes from there."""
+    address_period: Period = 900.0
+    registrations: Attempts = 60
+    """Accounts made from one address (IPv6: one /64), and usernames tried that were taken."""
+    registration_period: Period = 3600.0
+
+
 class Settings(BaseSettings):
     """All settings of one server, checked against each other; made by `load_settings`."""
 
@@ -99,6 +123,8 @@ class Settings(BaseSettings):
     accounts: str | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    cookie_keys: Path | None = None
+    """Where the keys of sealed cookies are, if not in the data directory: the same ones on each of several machines."""
     registration: Literal["open", "closed"] = "open"
     log_format: Literal["console", "json"] = "console"
     public_origins: Annotated[tuple[str, ...], NoDecode] = ()
@@ -113,6 +139,7 @@ class Settings(BaseSettings):
     """Seconds in Strict-Transport-Security for public origins over TLS; 0 has browsers forget it. Unless set: a year, but
     nothing at all while only loopback is listened on."""
     limits: Limits = Limits()
+    throttling: Throttling = Throttling()
 
     @classmethod
     def settings_customise_sources(
@@ -125,7 +152,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _config_file()))
 
-    @field_validator("data_dir", "tls_cert", "tls_key")
+    @field_validator("data_dir", "tls_cert", "tls_key", "cookie_keys")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else Path(os.path.abspath(value.expanduser()))
@@ -167,6 +194,10 @@ class Settings(BaseSettings):
     def accounts_url(self) -> str:
         """Where accounts are kept: never the sessions' file, see the decision record on two SQLite libraries."""
         return self.accounts or f"sqlite+aiosqlite:///{self.data_dir}/accounts.sqlite3"
+
+    def cookie_keys_file(self) -> Path:
+        """Where the keys of sealed cookies are kept."""
+        return self.cookie_keys or self.data_dir / "cookie.keys"
 
     def is_loopback(self) -> bool:
         """Whether nobody beyond this machine can reach the server."""
@@ -262,7 +293,8 @@ def _explain(error: Mapping[str, Any], given: Mapping[str, object]) -> str:
     else:
         source = f"{_config_file()}: {'.'.join(path)}"
     if error["type"] == "extra_forbidden":
-        known = Limits.model_fields if len(path) > 1 else Settings.model_fields
+        parts: Mapping[str, type[BaseModel]] = {"limits": Limits, "throttling": Throttling}
+        known = (parts[name] if len(path) > 1 else Settings).model_fields
         near = difflib.get_close_matches(key, known, n=1)
         return f"{source}: there is no such setting" + (f"; did you mean {near[0]!r}?" if near else "")
     return f"{source}: {message}"

@@ -10,7 +10,9 @@ from starlette.routing import BaseRoute
 
 from coatcheck import Sessions
 from coatcheck.accounts import Accounts, HashParameters, PasswordHasher
+from coatcheck.sealed import new_key
 from coatcheck.server.app import compose, rest_app
+from coatcheck.server.attempts import PLAIN_DEVICE, TLS_DEVICE, Attempts
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.services import Services
 from coatcheck.server.settings import Settings
@@ -22,6 +24,7 @@ PASSWORD = "correct horse"
 ORIGIN = "https://localhost:8443"
 PLAIN_ORIGIN = "http://localhost:8080"
 COOKIE = "__Host-session"
+PLAIN_COOKIE = "session"
 WORKER = 7
 
 
@@ -43,8 +46,13 @@ class House:
         self.hasher = hasher or PasswordHasher(CHEAP)
         self.accounts = accounts(self.settings.accounts_url(), hasher=self.hasher, clock=self.clock)
         self.worker = WorkerContext(runtime_dir=path, worker_id=WORKER)
+        self.attempts = Attempts(self.accounts, self.settings.throttling, [new_key()], clock=self.clock)
         self.services = Services(
-            settings=self.settings, worker=self.worker, sessions=self.sessions, accounts=self.accounts
+            settings=self.settings,
+            worker=self.worker,
+            sessions=self.sessions,
+            accounts=self.accounts,
+            attempts=self.attempts,
         )
         self.app = compose(self.services)
         self._exits = contextlib.AsyncExitStack()
@@ -80,10 +88,22 @@ class House:
         return client
 
 
+def session_line(answer: httpx.Response) -> str:
+    """The Set-Cookie header of the session; a login sets the device's as well."""
+    devices = (f"{TLS_DEVICE.name}=", f"{PLAIN_DEVICE.name}=")
+    (line,) = [line for line in answer.headers.get_list("set-cookie") if not line.startswith(devices)]
+    return str(line)
+
+
 def cookie_of(answer: httpx.Response) -> str:
     """The token that an answer set; empty where it deleted the cookie."""
-    (line,) = answer.headers.get_list("set-cookie")
-    return line.split(";")[0].partition("=")[2]
+    return session_line(answer).split(";")[0].partition("=")[2]
+
+
+def token_of(client: httpx.AsyncClient) -> str:
+    """The token that a logged-in client has, under whichever name."""
+    (token,) = [value for name, value in client.cookies.items() if name in (COOKIE, PLAIN_COOKIE)]
+    return token
 
 
 async def session_id(client: httpx.AsyncClient) -> str:

@@ -10,7 +10,7 @@ from coatcheck.accounts import AccountsSchemaTooNew
 from coatcheck.server.app import compose, create_app
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.settings import Settings
-from tests.core.server.house import PASSWORD, House
+from tests.core.server.house import PASSWORD, House, token_of
 from tests.core.server.test_logs import written  # noqa: F401  # a fixture: create_app sets up logging
 
 
@@ -83,7 +83,7 @@ async def test_a_store_that_is_away_at_the_start_is_asked_again_by_each_request(
 async def test_two_workers_on_one_directory_know_the_same_sessions(tmp_path: Path) -> None:
     async with House(tmp_path) as one, House(tmp_path) as other:
         client = await one.log_in("ada")
-        (token,) = client.cookies.values()
+        token = token_of(client)
         there = other.client(headers={"cookie": f"__Host-session={token}"})
         assert (await there.get("/v1/me")).json()["username"] == "ada"
         assert (await client.post("/v1/logout")).status_code == 204

@@ -4,17 +4,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.server.house import COOKIE, ORIGIN, PASSWORD, PLAIN_ORIGIN, House, cookie_of
-
-PLAIN_COOKIE = "session"
+from tests.core.server.house import (
+    COOKIE,
+    ORIGIN,
+    PASSWORD,
+    PLAIN_COOKIE,
+    PLAIN_ORIGIN,
+    House,
+    cookie_of,
+    session_line,
+    token_of,
+)
 
 
 async def test_each_scheme_sets_its_own_cookie(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
         await house.register("ada")
         form = {"username": "ada", "password": PASSWORD}
-        tls = (await house.client(ORIGIN).post("/v1/login", json=form)).headers["set-cookie"]
-        plain = (await house.client(PLAIN_ORIGIN).post("/v1/login", json=form)).headers["set-cookie"]
+        tls = session_line(await house.client(ORIGIN).post("/v1/login", json=form))
+        plain = session_line(await house.client(PLAIN_ORIGIN).post("/v1/login", json=form))
         assert tls.startswith(COOKIE + "=")
         assert "; Secure" in tls
         assert plain.startswith(PLAIN_COOKIE + "=")
@@ -29,7 +37,7 @@ async def test_a_token_of_one_scheme_is_nobodys_under_the_other(
 ) -> None:
     async with House(tmp_path) as house:
         owner = await house.log_in("ada", made)
-        (token,) = owner.cookies.values()
+        token = token_of(owner)
         thief = house.client(moved, headers={"cookie": f"{name}={token}"})
         for path in ("/v1/me", "/v1/verify", "/v1/sessions"):
             answer = await thief.get(path)
@@ -47,7 +55,7 @@ async def test_a_login_with_a_planted_token_of_the_other_scheme_makes_a_session_
 ) -> None:
     async with House(tmp_path) as house:
         attacker = await house.log_in("eve", made)
-        (planted,) = attacker.cookies.values()
+        planted = token_of(attacker)
         await house.register("ada")
         name = COOKIE if moved == ORIGIN else PLAIN_COOKIE
         victim = house.client(moved, headers={"cookie": f"{name}={planted}"})
@@ -61,7 +69,7 @@ async def test_a_login_with_a_planted_token_of_the_other_scheme_makes_a_session_
 async def test_the_other_schemes_cookie_is_not_read(tmp_path: Path, origin: str, wrong: str) -> None:
     async with House(tmp_path) as house:
         owner = await house.log_in("ada", origin)
-        (token,) = owner.cookies.values()
+        token = token_of(owner)
         misnamed = house.client(origin, headers={"cookie": f"{wrong}={token}"})
         assert (await misnamed.get("/v1/me")).status_code == 401
 
@@ -88,6 +96,6 @@ async def test_reauthenticating_keeps_a_session_where_it_is(tmp_path: Path) -> N
 async def test_a_client_cannot_say_which_scheme_it_came_by(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
         client = await house.log_in("ada", PLAIN_ORIGIN)
-        (token,) = client.cookies.values()
+        token = token_of(client)
         forged = {"x-forwarded-proto": "https", "cookie": f"{COOKIE}={token}"}
         assert (await house.client(PLAIN_ORIGIN, headers=forged).get("/v1/me")).status_code == 401

@@ -17,17 +17,23 @@ NOBODY = encode(bytes(ID_BYTES))
 """Asked for in place of a user that there is not, so that both take the same steps."""
 
 
-@router.post("/v1/login", responses=documented(400, 401, 403, 413, 422, 503))
-async def log_in(form: Credentials, request: Request, session: CurrentSession, services: ServicesOf) -> LoggedIn:
+@router.post("/v1/login", responses=documented(400, 401, 403, 413, 422, 429, 503))
+async def log_in(
+    form: Credentials, request: Request, response: Response, session: CurrentSession, services: ServicesOf
+) -> LoggedIn:
     """Log in: the answer sets the session cookie, under a new secret. What another user left in the session is gone.
 
-    401 tells nobody whether it was the username or the password. 403 for a page of another site.
+    401 tells nobody whether it was the username or the password. 403 for a page of another site. 429 after too many wrong
+    passwords on this account or from this address; a device that has logged in before is only kept out by its own.
     """
     user = await services.accounts.find(form.username)
-    epoch = await services.sessions.epoch(NOBODY if user is None else user.id)
-    right = await services.accounts.verify(user, form.password.get_secret_value())
-    if user is None or not right:
-        raise ProblemError(401, "Username or password is not right.")
+    async with services.attempts.password(request, form.username, user) as attempt:
+        epoch = await services.sessions.epoch(NOBODY if user is None else user.id)
+        right = await services.accounts.verify(user, form.password.get_secret_value())
+        if user is None or not right:
+            raise ProblemError(401, "Username or password is not right.")
+        await attempt.refund()
+    services.attempts.remember_device(request, response, user)
     await enter_session(request, session, services, user, epoch=epoch, remember=form.remember)
     assert session.record is not None
     return LoggedIn(user=me(user), session=session_view(session.record, session.id))
@@ -39,17 +45,19 @@ async def log_out(session: CurrentSession) -> None:
     await session.log_out()
 
 
-@router.post("/v1/reauthenticate", responses=documented(400, 401, 403, 413, 422, 503))
+@router.post("/v1/reauthenticate", responses=documented(400, 401, 403, 413, 422, 429, 503))
 async def reauthenticate(
     form: PasswordAgain, request: Request, session: LoginSession, user: LoginUser, services: ServicesOf
 ) -> LoggedIn:
     """Give the password again, for what needs a recent login. The session goes on under a new secret.
 
-    403 where the password is not right: the session stays as it was.
+    403 where the password is not right: the session stays as it was. 429 after too many that were not.
     """
-    epoch = await services.sessions.epoch(user.id)
-    if not await services.accounts.verify(user, form.password.get_secret_value()):
-        raise ProblemError(403, "The password is not right.")
+    async with services.attempts.password(request, user.username, user) as attempt:
+        epoch = await services.sessions.epoch(user.id)
+        if not await services.accounts.verify(user, form.password.get_secret_value()):
+            raise ProblemError(403, "The password is not right.")
+        await attempt.refund()
     await enter_session(request, session, services, user, epoch=epoch)
     assert session.record is not None
     return LoggedIn(user=me(user), session=session_view(session.record, session.id))

@@ -14,12 +14,16 @@ __all__ = ["router"]
 router = APIRouter(tags=["users"])
 
 
-@router.post("/v1/users", status_code=201, responses=documented(400, 403, 409, 413, 422, 503))
-async def register(form: Registration, services: ServicesOf, response: Response) -> Me:
-    """Make an account. Logs nobody in. 403 where the operator has closed registration, 409 for a username that is taken."""
+@router.post("/v1/users", status_code=201, responses=documented(400, 403, 409, 413, 422, 429, 503))
+async def register(form: Registration, request: Request, services: ServicesOf, response: Response) -> Me:
+    """Make an account. Logs nobody in.
+
+    403 where the operator has closed registration, 409 for a username that is taken, 429 after too many from one address.
+    """
     if services.settings.registration == "closed":
         raise ProblemError(403, "Accounts are made by the operator here, not by visitors.")
-    user = await services.accounts.register(form.username, form.password.get_secret_value(), form.name)
+    async with services.attempts.registration(request):
+        user = await services.accounts.register(form.username, form.password.get_secret_value(), form.name)
     response.headers["location"] = f"/v1/users/{user.id}"
     return me(user)
 
@@ -39,16 +43,18 @@ async def show_me(user: LoginUser) -> Me:
     return me(user)
 
 
-@router.post("/v1/me/password", responses=documented(400, 401, 403, 413, 422, 503))
+@router.post("/v1/me/password", responses=documented(400, 401, 403, 413, 422, 429, 503))
 async def change_password(
     form: ChangedPassword, request: Request, session: LoginSession, user: LoginUser, services: ServicesOf
 ) -> LoggedIn:
     """Change the password. Ends every other session of the user; this one goes on under a new secret.
 
-    403 where the current password is not right.
+    403 where the current password is not right, 429 after too many that were not.
     """
-    if not await services.accounts.verify(user, form.current_password.get_secret_value()):
-        raise ProblemError(403, "The current password is not right.")
+    async with services.attempts.password(request, user.username, user) as attempt:
+        if not await services.accounts.verify(user, form.current_password.get_secret_value()):
+            raise ProblemError(403, "The current password is not right.")
+        await attempt.refund()
     await services.accounts.set_password(user.id, form.new_password.get_secret_value())
     try:
         # After the change: whoever logs in with the old password meanwhile has read the epoch that ends here.

@@ -70,7 +70,7 @@ def _page(document: Mapping[str, Any]) -> str:
     info = document["info"]
     rows = [
         f"<tr><td><code>{escape(method.upper())} {escape(path)}</code><td>{_description(operation)}"
-        f"<td>{'login' if operation.get('security') else ''}<td>{escape(', '.join(operation['responses']))}"
+        f"<td>{_needs(operation)}<td>{escape(', '.join(operation['responses']))}"
         for path, operations in cast("dict[str, dict[str, Any]]", document["paths"]).items()
         for method, operation in operations.items()
     ]
@@ -81,6 +81,12 @@ def _page(document: Mapping[str, Any]) -> str:
         '<p>The exact types are in <a href="/openapi.json">/openapi.json</a>.</p>'
         f"<table><tr><th>Route<th>What it does<th>Needs<th>Answers{''.join(rows)}</table>"
     )
+
+
+def _needs(operation: Mapping[str, Any]) -> str:
+    """Which credential: the names of the schemes, but for the session, which people know as a login."""
+    names = [name for demand in operation.get("security", ()) for name in demand]
+    return escape(", ".join("login" if name == "session" else name for name in names))
 
 
 def _description(operation: Mapping[str, Any]) -> str:

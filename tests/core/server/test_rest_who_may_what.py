@@ -1,41 +1,63 @@
-"""Who may what: every REST route for nobody, for the owner, and for another user. A route without a row fails.
+"""Who may what: every REST route for nobody, owner, another user, a service, and an administrator.
 
-Also here, since every route passes by: what is answered is what `/openapi.json` says, and every answer is fenced in.
+A route without a row fails. Also here, since every route passes by: what is answered is what `/openapi.json` says, and
+every answer is fenced in.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from starlette.routing import Route
 
+from coatcheck.accounts import ServiceAccounts
 from coatcheck.server.rest import ROUTERS
 from tests.core.server.house import PASSWORD, House, session_id
 
-NOBODY, OWNER, OTHER = "nobody", "owner", "other"
+OWNER = "owner"
 
-# Method and path → JSON body, and the status for nobody, the owner, and another user. `{user_id}` and `{session_id}`
-# are the owner's: the session is one that the owner has beside the one that asks.
-TABLE: dict[tuple[str, str], tuple[Any, int, int, int]] = {
-    ("POST", "/v1/users"): ({"username": "new-{who}", "password": PASSWORD}, 201, 201, 201),
-    ("GET", "/v1/users/{user_id}"): (None, 401, 200, 200),
-    ("GET", "/v1/me"): (None, 401, 200, 200),
-    ("POST", "/v1/me/password"): ({"current_password": PASSWORD, "new_password": "new horse"}, 401, 200, 200),
-    ("POST", "/v1/login"): ({"username": "ada", "password": PASSWORD}, 200, 200, 200),
-    ("POST", "/v1/logout"): (None, 204, 204, 204),
-    ("POST", "/v1/reauthenticate"): ({"password": PASSWORD}, 401, 200, 200),
-    ("GET", "/v1/sessions"): (None, 401, 200, 200),
-    ("DELETE", "/v1/sessions/{session_id}"): (None, 401, 204, 404),
-    ("DELETE", "/v1/sessions"): (None, 401, 200, 200),
-    ("GET", "/v1/verify"): (None, 401, 200, 200),
-    ("GET", "/v1/connection"): (None, 200, 200, 200),
-    ("GET", "/healthz"): (None, 200, 200, 200),
-    ("GET", "/readyz"): (None, 200, 200, 200),
-    ("GET", "/openapi.json"): (None, 200, 200, 200),
-    ("GET", "/docs"): (None, 200, 200, 200),
-    ("GET", "/"): (None, 200, 200, 200),
-    ("GET", "/assets/{digest}/{name}"): (None, 404, 404, 404),
+
+class Row(NamedTuple):
+    """What each is answered. `form` is the JSON body.
+
+    `{user_id}` and `{session_id}` are the owner's: the session is one that the owner has beside the one that asks.
+    """
+
+    nobody: int
+    owner: int
+    other: int
+    service: int
+    admin: int
+    form: Any = None
+
+
+LOGIN = {"username": "ada", "password": PASSWORD}
+CHANGE = {"current_password": PASSWORD, "new_password": "new horse"}
+
+TABLE: dict[tuple[str, str], Row] = {
+    # To the routes of users a service is nobody, and an administrator is another user.
+    ("POST", "/v1/users"): Row(201, 201, 201, 201, 201, {"username": "new-{who}", "password": PASSWORD}),
+    ("GET", "/v1/users/{user_id}"): Row(401, 200, 200, 401, 200),
+    ("GET", "/v1/me"): Row(401, 200, 200, 401, 200),
+    ("POST", "/v1/me/password"): Row(401, 200, 200, 401, 200, CHANGE),
+    ("POST", "/v1/login"): Row(200, 200, 200, 200, 200, LOGIN),
+    ("POST", "/v1/logout"): Row(204, 204, 204, 204, 204),
+    ("POST", "/v1/reauthenticate"): Row(401, 200, 200, 401, 200, {"password": PASSWORD}),
+    ("GET", "/v1/sessions"): Row(401, 200, 200, 401, 200),
+    ("DELETE", "/v1/sessions/{session_id}"): Row(401, 204, 404, 401, 404),
+    ("DELETE", "/v1/sessions"): Row(401, 200, 200, 401, 200),
+    ("GET", "/v1/verify"): Row(401, 200, 200, 401, 200),
+    # To the routes of services all users are nobody.
+    ("GET", "/v1/service"): Row(401, 401, 401, 200, 401),
+    # Anybody's.
+    ("GET", "/v1/connection"): Row(200, 200, 200, 200, 200),
+    ("GET", "/healthz"): Row(200, 200, 200, 200, 200),
+    ("GET", "/readyz"): Row(200, 200, 200, 200, 200),
+    ("GET", "/openapi.json"): Row(200, 200, 200, 200, 200),
+    ("GET", "/docs"): Row(200, 200, 200, 200, 200),
+    ("GET", "/"): Row(200, 200, 200, 200, 200),
+    ("GET", "/assets/{digest}/{name}"): Row(404, 404, 404, 404, 404),
 }
 
 
@@ -67,23 +89,66 @@ async def test_every_route_has_a_row_and_every_row_a_route(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("method", "path"), TABLE)
 async def test_who_may_what(tmp_path: Path, method: str, path: str) -> None:
-    form, nobodys, owners, others = TABLE[method, path]
+    row = TABLE[method, path]
     async with House(tmp_path) as house:
         user_id = await house.register("ada")
         owner, aside = await house.log_in("ada"), await house.log_in("ada")
         ids = {"user_id": user_id, "session_id": await session_id(aside), "digest": "x", "name": "y"}
-        for who, client, status in (
-            (NOBODY, house.client(), nobodys),
-            (OTHER, await house.log_in("bob"), others),
-            (OWNER, owner, owners),
+        for who, client in (
+            ("nobody", house.client()),
+            ("other", await house.log_in("bob")),
+            ("service", await service_client(house)),
+            ("admin", await admin_client(house)),
+            (OWNER, owner),  # last, for what the owner may is sometimes the end of it
         ):
-            answer = await ask(client, method, path, form, {**ids, "who": who})
-            assert answer.status_code == status, (who, answer.text)
+            answer = await ask(client, method, path, row.form, {**ids, "who": who})
+            assert answer.status_code == getattr(row, who), (who, answer.text)
             assert_fenced(answer)
             await assert_documented(house.client(), method, path, answer)
             if who != OWNER:
                 # Whatever others did, the owner's sessions are as they were.
                 assert (await aside.get("/v1/me")).status_code == 200
+
+
+async def service_client(house: House) -> httpx.AsyncClient:
+    """A machine with a credential of its own."""
+    service, secret = await ServiceAccounts(house.accounts).add("orders", ["https://orders.example.com"])
+    return house.client(auth=(service.id, secret))
+
+
+async def admin_client(house: House) -> httpx.AsyncClient:
+    """An administrator who is logged in."""
+    await house.accounts.register("root", PASSWORD, is_admin=True)
+    return await house.log_in("root")
+
+
+async def test_an_administrator_sees_only_their_own_sessions_by_the_routes_of_users(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        owner, admin = await house.log_in("ada"), await admin_client(house)
+        (session,) = (await admin.get("/v1/sessions")).json()["sessions"]
+        assert session["current"]
+        assert (await admin.delete("/v1/sessions")).json() == {"ended": 0}
+        assert (await owner.get("/v1/me")).status_code == 200
+
+
+async def test_nobody_becomes_an_administrator_over_http(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        client = house.client()
+        for name in ("is_admin", "admin", "role"):
+            form = {"username": "ada", "password": PASSWORD, name: True}
+            assert (await client.post("/v1/users", json=form)).status_code == 422
+        assert (await client.post("/v1/users", json={"username": "ada", "password": PASSWORD})).status_code == 201
+        ada = await house.accounts.find("ada")
+        assert ada is not None
+        assert not ada.is_admin
+
+
+async def test_a_service_beside_a_login_is_the_service_there_and_the_user_here(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        service = await service_client(house)
+        service.cookies = (await house.log_in("ada")).cookies
+        assert (await service.get("/v1/service")).json()["name"] == "orders"
+        assert (await service.get("/v1/me")).json()["username"] == "ada"
 
 
 def assert_fenced(answer: httpx.Response) -> None:
@@ -125,12 +190,18 @@ async def assert_documented(client: httpx.AsyncClient, method: str, path: str, a
 async def test_the_schema_says_which_routes_need_a_login_and_what_they_refuse(tmp_path: Path) -> None:
     async with House(tmp_path) as house, house.client() as client:
         document = (await client.get("/openapi.json")).json()
-    (scheme,) = document["components"]["securitySchemes"].values()
-    assert (scheme["type"], scheme["in"], scheme["name"]) == ("apiKey", "cookie", "__Host-session")
-    for (method, path), (form, nobody, _, _) in TABLE.items():
+    schemes = document["components"]["securitySchemes"]
+    assert set(schemes) == {"session", "service"}
+    session, service = schemes["session"], schemes["service"]
+    assert (session["type"], session["in"], session["name"]) == ("apiKey", "cookie", "__Host-session")
+    assert (service["type"], service["scheme"]) == ("http", "basic")
+    for (method, path), row in TABLE.items():
+        form, nobody = row.form, row.nobody
         operation = document["paths"].get(path, {}).get(method.lower())
         if operation is None:
             continue
+        if nobody == 401:
+            assert operation["security"] == [{"service" if row.service == 200 else "session": []}], path
         answers = operation["responses"]
         assert ("security" in operation) is (nobody == 401), path
         assert ("401" in answers) is (nobody == 401 or path == "/v1/login"), path

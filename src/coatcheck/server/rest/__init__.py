@@ -1,8 +1,15 @@
 """The REST API: one router for each topic, and the hot `verify` beside them as plain ASGI. Leaves composing to `app`."""
 
-from coatcheck.server.rest import connection, health, logins, sessions, users
+from coatcheck.server.rest import connection, health, logins, service, sessions, users
 
 __all__ = ["ROUTERS"]
 
-ROUTERS = (users.router, logins.router, sessions.router, connection.router, health.router)
+ROUTERS = (
+    users.router,
+    logins.router,
+    sessions.router,
+    service.router,
+    connection.router,
+    health.router,
+)
 """All that FastAPI serves."""

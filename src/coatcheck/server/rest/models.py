@@ -19,6 +19,7 @@ __all__ = [
     "PasswordAgain",
     "Person",
     "Registration",
+    "ServiceView",
     "SessionList",
     "SessionView",
     "StatusView",
@@ -109,6 +110,16 @@ class EndedSessions(BaseModel):
     """How many sessions were ended."""
 
     ended: int = Field(ge=0)
+
+
+class ServiceView(BaseModel):
+    """What a service sees of itself."""
+
+    id: str = Field(description="128 random bits in base64url.", examples=["Zk0zX2hYQ0dTbmE1cXh3YQ"])
+    name: str = Field(description="What the operator calls it.", examples=["orders"])
+    audiences: list[str] = Field(
+        description="The URLs under which it is the audience of tokens.", examples=[["https://orders.example.com"]]
+    )
 
 
 class TLSView(BaseModel):

@@ -41,7 +41,9 @@ NewDevice = Callable[..., Device]
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    running = start_server(tmp_path_factory.mktemp("server"), "--workers", "2")
+    # All tests are one address, and most make an account.
+    env = {"COATCHECK_THROTTLING__REGISTRATIONS": "1000"}
+    running = start_server(tmp_path_factory.mktemp("server"), "--workers", "2", env=env)
     yield running
     assert running.stop() == 0, running.said()
 

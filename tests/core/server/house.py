@@ -1,7 +1,7 @@
 """A whole server but for its sockets: real accounts and sessions on SQLite, the real application, clients in process."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +37,7 @@ class House:
         *,
         hasher: PasswordHasher | None = None,
         accounts: Callable[..., Accounts] = Accounts,
+        keys: Sequence[bytes] | None = None,
         **settings: Any,
     ) -> None:
         self.clock = ManualClock()
@@ -46,7 +47,7 @@ class House:
         self.hasher = hasher or PasswordHasher(CHEAP)
         self.accounts = accounts(self.settings.accounts_url(), hasher=self.hasher, clock=self.clock)
         self.worker = WorkerContext(runtime_dir=path, worker_id=WORKER)
-        self.attempts = Attempts(self.accounts, self.settings.throttling, [new_key()], clock=self.clock)
+        self.attempts = Attempts(self.accounts, self.settings.throttling, keys or [new_key()], clock=self.clock)
         self.services = Services(
             settings=self.settings,
             worker=self.worker,

@@ -16,6 +16,7 @@ from coatcheck.errors import (
     SessionRefused,
     SessionsNotStarted,
     StoreUnavailable,
+    TokenRefused,
     UsageError,
     WrongEventLoop,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Sessions",
     "SessionsNotStarted",
     "StoreUnavailable",
+    "TokenRefused",
     "UsageError",
     "WrongEventLoop",
     "current_session",

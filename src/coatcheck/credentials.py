@@ -1,29 +1,65 @@
 """The one place where what a request carries becomes a token, nothing, or a refusal. Leaves the token's worth to the manager.
 
-Today that is the session cookie, and the decision whether another site caused the request.
+That is the session cookie or a bearer token (RFC 6750), and the decision whether another site caused the request. An
+explicit bearer wins over a cookie, and needs no such decision: no browser sends one by itself.
 """
 
 from collections.abc import Iterable, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from coatcheck.cookies import CookiePolicy, find_cookie
 from coatcheck.ids import TOKEN_LENGTH
 from coatcheck.origin import SAFE_METHODS, is_cross_site, is_foreign_origin, normalise_origins
 
-__all__ = ["Credentials", "Refusal"]
+__all__ = ["Bearer", "Claims", "Credentials", "Refusal", "Verifier"]
 
 
 class Refusal(NamedTuple):
-    """Why a request goes no further: an HTTP status (RFC 9110), and a sentence for whoever reads the answer."""
+    """Why a request goes no further: an HTTP status (RFC 9110), and a sentence for whoever reads the answer.
+
+    `challenge` is what a 401 says in WWW-Authenticate (RFC 6750, section 3).
+    """
 
     status: int
     detail: str
+    challenge: str = "Bearer"
+
+
+class Bearer(NamedTuple):
+    """A bearer token as the client sent it, not looked at yet."""
+
+    token: str
+
+    def __repr__(self) -> str:
+        return "<Bearer>"
+
+
+class Claims(Protocol):
+    """What of an access token's claims leads to its session."""
+
+    @property
+    def sid(self) -> str: ...
+
+    @property
+    def sub(self) -> str: ...
+
+    @property
+    def gen(self) -> int: ...
+
+
+class Verifier(Protocol):
+    """What knows access tokens (`coatcheck.tokens.AccessTokens`)."""
+
+    def verify(self, token: str) -> Claims:
+        """Give the claims. Raises TokenRefused."""
+        ...
 
 
 _CROSS_SITE = Refusal(
     403,
     "This request was caused by a page of another site. If that page is yours, add its origin to public_origins.",
 )
+_TWO_CREDENTIALS = Refusal(401, "A request carries one Authorization header.", 'Bearer error="invalid_request"')
 
 
 class Credentials:
@@ -31,17 +67,23 @@ class Credentials:
 
     `public_origins` are the origins, as `https://app.example`, whose pages may send unsafe requests and open
     WebSockets. Browsers tell same-origin requests apart by themselves (`Sec-Fetch-Site`) over https and on localhost;
-    elsewhere, and for every WebSocket, the origin must be listed.
+    elsewhere, and for every WebSocket, the origin must be listed. With `bearer` false an Authorization header is the
+    application's own business.
     """
 
-    def __init__(self, policy: CookiePolicy, public_origins: Iterable[str] = ()) -> None:
+    def __init__(self, policy: CookiePolicy, public_origins: Iterable[str] = (), *, bearer: bool = False) -> None:
+        self._bearer: bool = bearer
         self.policy: CookiePolicy = policy
         self.public_origins: frozenset[bytes] = normalise_origins(public_origins)
         self._name = policy.name.encode("ascii")
         self._needle = self._name + b"="
 
-    def examine(self, scope: MutableMapping[str, Any]) -> bytes | Refusal | None:
-        """Give the session token of an ASGI scope (`http` or `websocket`), None for none, or a refusal."""
+    def examine(self, scope: MutableMapping[str, Any]) -> bytes | Bearer | Refusal | None:
+        """Give what an ASGI scope (`http` or `websocket`) carries: a session token, a bearer, nothing, or a refusal."""
+        if self._bearer:
+            bearer = _bearer_of(scope["headers"])
+            if bearer is not None:
+                return bearer
         cookie: bytes | None = None
         if scope["type"] == "http" and scope["method"] in SAFE_METHODS:
             for name, value in scope["headers"]:
@@ -81,3 +123,16 @@ class Credentials:
         ):
             return cookie[begin:end]
         return find_cookie(cookie, self._name)
+
+
+def _bearer_of(headers: Iterable[tuple[bytes, bytes]]) -> Bearer | Refusal | None:
+    """Give the bearer token in the Authorization header; None where there is no such header, or another scheme's."""
+    found: bytes | None = None
+    for name, value in headers:
+        if name == b"authorization":
+            if found is not None:
+                return _TWO_CREDENTIALS
+            found = value
+    if found is None or found[:7].lower() != b"bearer ":
+        return None
+    return Bearer(found[7:].strip(b" ").decode("latin-1"))

@@ -8,7 +8,8 @@ CoatcheckError
 │   └── MissingDependency      an optional package is absent
 ├── SessionRefused             what the caller asked for cannot be granted any more
 │   ├── SessionEnded           the session is over, or its secret has changed since this request read it
-│   └── LoginRefused           "log out everywhere" happened while this login was being checked
+│   ├── LoginRefused           "log out everywhere" happened while this login was being checked
+│   └── TokenRefused           an access token is not to be believed (HTTP 401, invalid_token)
 └── StoreUnavailable           the store cannot be asked; try again later (HTTP 503)
 """
 
@@ -21,6 +22,7 @@ __all__ = [
     "SessionRefused",
     "SessionsNotStarted",
     "StoreUnavailable",
+    "TokenRefused",
     "UsageError",
     "WrongEventLoop",
 ]
@@ -63,6 +65,14 @@ class SessionEnded(SessionRefused):
 
 class LoginRefused(SessionRefused):
     """`end_user` ran after the epoch was read: the login was checked against a past that no longer holds."""
+
+
+class TokenRefused(SessionRefused):
+    """An access token is not to be believed. `reason` is for logs; a client learns `invalid_token` (RFC 6750)."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the access token was refused: {reason}")
+        self.reason: str = reason
 
 
 class StoreUnavailable(CoatcheckError):

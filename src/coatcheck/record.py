@@ -82,7 +82,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Changes(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one request changed: keys set and deleted, and at most one change of identity.
 
-    `clear_values` of an identity takes effect before `set` and `delete` do.
+    `clear_values` of an identity takes effect before `set` and `delete` do, and clears the system section as well.
+    `system` replaces that section whole: expect a version with it.
     """
 
     set: Mapping[str, bytes] = _EMPTY
@@ -109,8 +110,10 @@ def merge(record: SessionRecord, changes: Changes) -> SessionRecord:
         version=record.version + 1,
         values=values,
         remember=record.remember if changes.remember is None else changes.remember,
-        system=record.system if changes.system is None else changes.system,
+        system=_EMPTY if identity is not None and identity.clear_values else record.system,
     )
+    if changes.system is not None:
+        record = msgspec.structs.replace(record, system=changes.system)
     if identity is None:
         return record
     recent = [(old, at) for old, at in record.replaced if identity.at - at < TOMBSTONE_SECONDS]

@@ -80,7 +80,17 @@ class Session(SessionValues):
     Reading it makes the response depend on the cookie; a session that did not change is not written.
     """
 
-    __slots__ = ("_keeper", "_loop", "_over", "_record", "_remember", "_silent", "_token", "cookie_change")
+    __slots__ = (
+        "_keeper",
+        "_loop",
+        "_over",
+        "_record",
+        "_remember",
+        "_silent",
+        "_token",
+        "by_bearer",
+        "cookie_change",
+    )
 
     def __init__(
         self, keeper: Keeper, record: SessionRecord | None = None, token: bytes | None = None, *, silent: bool = False
@@ -92,6 +102,8 @@ class Session(SessionValues):
         self._keeper = keeper
         self._record = record
         self._token = token
+        self.by_bearer: bool = False
+        """Whether an access token brought the request: then no cookie is ever set or deleted in its response."""
         self._silent = silent  # a replaced or ended token: nothing is made for it, and its cookie is left alone
         self._over = False
         self.cookie_change: CookieChange | None = None

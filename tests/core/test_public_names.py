@@ -30,6 +30,7 @@ PUBLIC = [
     "Sessions",
     "SessionsNotStarted",
     "StoreUnavailable",
+    "TokenRefused",
     "UsageError",
     "WrongEventLoop",
     "current_session",

@@ -1,0 +1,31 @@
+"""Access tokens that any service verifies by itself and that still end with their session; and what goes with them.
+
+Needs the extra `tokens` (joserfc). `keys` signs, `access` makes and checks JWTs (RFC 9068), `refresh` exchanges refresh
+tokens (RFC 9700).
+"""
+
+try:
+    import joserfc as _joserfc
+except ImportError as error:
+    from coatcheck.errors import MissingDependency
+
+    raise MissingDependency("joserfc", "tokens", "coatcheck.tokens") from error
+
+from coatcheck.errors import TokenRefused
+from coatcheck.tokens.access import AccessClaims, AccessTokens
+from coatcheck.tokens.keys import KeyRing, KeyState, SigningKey
+from coatcheck.tokens.refresh import RefreshRefused, RefreshTokens, TokenPair
+
+del _joserfc
+
+__all__ = [
+    "AccessClaims",
+    "AccessTokens",
+    "KeyRing",
+    "KeyState",
+    "RefreshRefused",
+    "RefreshTokens",
+    "SigningKey",
+    "TokenPair",
+    "TokenRefused",
+]

@@ -4,19 +4,18 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from coatcheck.accounts import Accounts, User
-from coatcheck.errors import CoatcheckError
+from coatcheck.cli.databases import AccountsUrl, DataDir, Store, file_of, one_line
+from coatcheck.cli.tables import Column, moment, short_moment, show_table
+from coatcheck.ids import is_id
 from coatcheck.manager import SessionInfo, Sessions
 from coatcheck.server.errors import ServerError
+from coatcheck.server.printable import printable
 from coatcheck.server.settings import Settings, load_settings
 
 __all__ = ["app"]
@@ -24,11 +23,6 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True)
 
 _PAGE = 500
-_PIPED_COLUMNS = 240
-
-DataDir = Annotated[Path | None, typer.Option(help="The server's data directory.")]
-Store = Annotated[str | None, typer.Option(help="URL of the session store. [SQLite in the data directory]")]
-AccountsUrl = Annotated[str | None, typer.Option(help="URL of the accounts. [SQLite in the data directory]")]
 
 
 class _Parts(NamedTuple):
@@ -60,7 +54,8 @@ def list_sessions(
     _run(work, data_dir, store, accounts)
 
 
-@app.command("end")
+# What begins with a hyphen may be an id of an earlier release and not an option.
+@app.command("end", context_settings={"ignore_unknown_options": True})
 def end_sessions(
     session_id: Annotated[str | None, typer.Argument(metavar="ID", help="One session.")] = None,
     user: Annotated[str | None, typer.Option(metavar="NAME", help="All of this user.")] = None,
@@ -70,13 +65,15 @@ def end_sessions(
     accounts: AccountsUrl = None,
 ) -> None:
     """End one session, or all of a user, or all. Logins under way end with them."""
+    if session_id is not None and session_id.startswith("-") and not is_id(session_id):
+        raise typer.BadParameter(f"there is no option {printable(session_id)}")
     if (session_id is not None) + (user is not None) + everybody != 1:
         raise typer.BadParameter("say which: an ID, or --user NAME, or --all")
 
     async def work(parts: _Parts) -> None:
         if session_id is not None:
             if not await parts.sessions.end(session_id, "ended by operator"):
-                raise ServerError(f"no live session has the id {_printable(session_id)}")
+                raise ServerError(f"no live session has the id {printable(session_id)}")
             typer.echo("Ended 1 session.")
             return
         ended = 0
@@ -95,11 +92,8 @@ def _run(
         async with _opened(settings) as parts:
             await work(parts)
 
-    try:
+    with one_line():
         asyncio.run(inside())
-    except CoatcheckError as error:
-        typer.echo(f"coatcheck: {error}", err=True)
-        raise typer.Exit(1) from None
 
 
 @asynccontextmanager
@@ -109,16 +103,11 @@ async def _opened(settings: Settings) -> AsyncGenerator[_Parts]:
         raise ServerError("sessions in memory:// are inside the server's own processes; nothing outside can see them")
     for url in (store, accounts):
         # A mistyped directory must not look like one without sessions, nor be made.
-        path = _file(url)
+        path = file_of(url)
         if path is not None and not path.exists():
             raise ServerError(f"there is no {path}; name the server's data directory with --data-dir")
     async with Accounts(accounts) as people, Sessions(store) as sessions:
         yield _Parts(sessions, people)
-
-
-def _file(url: str) -> Path | None:
-    scheme, _, path = url.partition(":///")
-    return Path(path) if scheme.startswith("sqlite") and path else None
 
 
 async def _users(parts: _Parts, name: str | None) -> AsyncIterator[User]:
@@ -126,7 +115,7 @@ async def _users(parts: _Parts, name: str | None) -> AsyncIterator[User]:
     if name is not None:
         user = await parts.accounts.find(name)
         if user is None:
-            raise ServerError(f"there is no user {_printable(name)}")
+            raise ServerError(f"there is no user {printable(name)}")
         yield user
         return
     after: str | None = None
@@ -141,10 +130,10 @@ def _plain(user: User, info: SessionInfo) -> dict[str, Any]:
         "id": info.id,
         "user_id": user.id,
         "username": user.username,
-        "created_at": _moment(info.created_at),
-        "authenticated_at": None if info.authenticated_at is None else _moment(info.authenticated_at),
-        "last_seen_at": _moment(info.last_seen_at),
-        "expires_at": _moment(info.expires_at),
+        "created_at": moment(info.created_at),
+        "authenticated_at": None if info.authenticated_at is None else moment(info.authenticated_at),
+        "last_seen_at": moment(info.last_seen_at),
+        "expires_at": moment(info.expires_at),
         "method": info.about.get("method"),
         "address": info.about.get("address"),
         "user_agent": info.about.get("user_agent"),
@@ -152,33 +141,18 @@ def _plain(user: User, info: SessionInfo) -> dict[str, Any]:
 
 
 def _show(found: list[tuple[User, SessionInfo]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("Session", "User", "Logged in", "Last seen", "Address"):
-        table.add_column(title, no_wrap=title != "User", overflow="fold")
-    table.add_column("User agent", overflow="fold")
-    for user, info in found:
-        cells = (
+    columns = [
+        Column(title, fold=title == "User") for title in ("Session", "User", "Logged in", "Last seen", "Address")
+    ]
+    rows = [
+        (
             info.id,
             user.username,
-            _short(info.created_at),
-            _short(info.last_seen_at),
+            short_moment(info.created_at),
+            short_moment(info.last_seen_at),
             info.about.get("address", ""),
             info.about.get("user_agent", ""),
         )
-        # Text: what clients say is no markup, and moves no cursor.
-        table.add_row(*(Text(_printable(cell)) for cell in cells))
-    # In a pipe there is no width, and Rich's guess would break the lines.
-    console = Console()
-    (console if console.is_terminal else Console(width=_PIPED_COLUMNS)).print(table)
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
-
-
-def _short(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+        for user, info in found
+    ]
+    show_table([*columns, Column("User agent", fold=True)], [(row, False) for row in rows])

@@ -7,17 +7,18 @@ Passwords are never taken from the command line, where other users of the machin
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from coatcheck.cli.databases import AccountsUrl, DataDir, Store, file_of, one_line, opened_accounts
+from coatcheck.cli.tables import Column, moment, short_moment, show_table
 from coatcheck.errors import CoatcheckError
 from coatcheck.manager import Sessions
 from coatcheck.server.errors import ServerError
+from coatcheck.server.printable import printable
 from coatcheck.server.settings import Settings, load_settings
 
 if TYPE_CHECKING:  # loaded by the commands that use them, so that the others start at once
@@ -29,13 +30,9 @@ app = typer.Typer(no_args_is_help=True)
 
 _PAGE = 500
 _STDIN_BYTES = 64 * 1024  # far beyond the longest password
-_PIPED_COLUMNS = 240
 
 Username = Annotated[str, typer.Argument(metavar="USERNAME")]
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
-DataDir = Annotated[Path | None, typer.Option(help="The server's data directory.")]
-Store = Annotated[str | None, typer.Option(help="URL of the session store. [SQLite in the data directory]")]
-AccountsUrl = Annotated[str | None, typer.Option(help="URL of the accounts. [SQLite in the data directory]")]
 
 
 class _Parts(NamedTuple):
@@ -47,6 +44,7 @@ class _Parts(NamedTuple):
 def add_user(
     username: Username,
     name: Annotated[str, typer.Option(help="To be displayed. [the username]")] = "",
+    admin: Annotated[bool, typer.Option("--admin", help="Make the user an administrator.")] = False,
     password_stdin: PasswordStdin = False,
     data_dir: DataDir = None,
     accounts: AccountsUrl = None,
@@ -56,11 +54,11 @@ def add_user(
 
     async def check(parts: _Parts) -> None:
         if await parts.accounts.find(username) is not None:  # before anybody types a password
-            raise UsernameTaken(f"The username {_printable(username)} is taken.")
+            raise UsernameTaken(f"The username {printable(username)} is taken.")
 
     async def work(parts: _Parts) -> None:
-        user = await parts.accounts.register(username, password, name)
-        typer.echo(f"Added {user.username} with the id {user.id}.")
+        user = await parts.accounts.register(username, password, name, is_admin=admin)
+        typer.echo(f"Added {user.username}{', an administrator,' if admin else ''} with the id {user.id}.")
 
     settings = _settings(data_dir, None, accounts)
     _run(check, settings, create=True)
@@ -148,48 +146,18 @@ def _run(
     work: Callable[[_Parts], Coroutine[Any, Any, None]], settings: Callable[[], Settings], *, create: bool = False
 ) -> None:
     async def inside() -> None:
-        async with _opened(settings(), create=create) as parts:
-            await work(parts)
+        found = settings()
+        async with opened_accounts(found, create=create) as accounts:
+            await work(_Parts(found, accounts))
 
-    with _one_line():
+    with one_line():
         asyncio.run(inside())
-
-
-@contextmanager
-def _one_line() -> Generator[None]:
-    try:
-        yield
-    except CoatcheckError as error:
-        typer.echo(f"coatcheck: {error}", err=True)
-        raise typer.Exit(1) from None
-
-
-@asynccontextmanager
-async def _opened(settings: Settings, *, create: bool) -> AsyncGenerator[_Parts]:
-    from coatcheck.accounts import Accounts, PasswordHasher
-
-    url = settings.accounts_url()
-    path = _file(url)
-    if create and settings.accounts is None:
-        from coatcheck.server.certificates import ensure_data_dir
-
-        ensure_data_dir(settings.data_dir)
-    elif not create and path is not None and not path.exists():
-        # A mistyped directory must not look like one without users, nor be made.
-        raise ServerError(f"there is no {path}; name the server's data directory with --data-dir")
-    async with Accounts(url, hasher=PasswordHasher(threads=1)) as accounts:
-        yield _Parts(settings, accounts)
-
-
-def _file(url: str) -> Path | None:
-    scheme, _, path = url.partition(":///")
-    return Path(path) if scheme.startswith("sqlite") and path else None
 
 
 async def _known(accounts: "Accounts", username: str) -> "User":
     user = await accounts.find(username)
     if user is None:
-        raise ServerError(f"there is no user {_printable(username)}")
+        raise ServerError(f"there is no user {printable(username)}")
     return user
 
 
@@ -206,7 +174,7 @@ async def _end_sessions(settings: Settings, user: "User", done: str, reason: str
     store = settings.store_url()
     if store.startswith("memory:"):
         raise ServerError(f"{done}, but sessions in memory:// can be ended by restarting the server only")
-    path = _file(store)
+    path = file_of(store)
     ended: list[str] = []
     if path is None or path.exists():  # else the server has never run
         try:
@@ -219,7 +187,7 @@ async def _end_sessions(settings: Settings, user: "User", done: str, reason: str
 
 def _password(from_stdin: bool) -> str:
     """Get the password. Outside of the event loop, which would keep Ctrl-C from the prompt."""
-    with _one_line():
+    with one_line():
         if from_stdin:
             return _password_line(sys.stdin.buffer.read(_STDIN_BYTES + 1))
         if not sys.stdin.isatty():
@@ -248,39 +216,21 @@ def _plain(user: "User") -> dict[str, Any]:
         "id": user.id,
         "username": user.username,
         "name": user.name,
-        "created_at": _moment(user.created_at),
+        "created_at": moment(user.created_at),
         "disabled": user.disabled,
+        "is_admin": user.is_admin,
     }
 
 
 def _show(found: "list[User]") -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("Username", overflow="fold")
-    table.add_column("Name", overflow="fold")
-    for title in ("State", "Added", "Id"):
-        table.add_column(title, no_wrap=True)
-    for user in found:
-        state = "disabled" if user.disabled else "active"
-        cells = (user.username, user.name, state, _short(user.created_at), user.id)
-        # Text: names are no markup, and move no cursor.
-        table.add_row(*(Text(_printable(cell)) for cell in cells), style="dim" if user.disabled else None)
-    # In a pipe there is no width, and Rich's guess would break the lines.
-    console = Console()
-    (console if console.is_terminal else Console(width=_PIPED_COLUMNS)).print(table)
+    columns = (Column("Username", fold=True), Column("Name", fold=True), *map(Column, ("State", "Added", "Id")))
+    rows = [
+        ((user.username, user.name, _state(user), short_moment(user.created_at), user.id), user.disabled)
+        for user in found
+    ]
+    show_table(columns, rows)
 
 
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
-
-
-def _short(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def _printable(text: str) -> str:
-    # Joiners are what some scripts and emoji are put together with.
-    return "".join(char if char.isprintable() or char in "\u200c\u200d" else f"\\x{ord(char):02x}" for char in text)
+def _state(user: "User") -> str:
+    state = "disabled" if user.disabled else "active"
+    return f"{state}, administrator" if user.is_admin else state

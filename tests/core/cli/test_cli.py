@@ -22,7 +22,12 @@ def test_it_tells_its_version() -> None:
 def test_it_names_its_subcommands_and_what_each_is_for() -> None:
     code, help_text = run("--help")
     assert code == 0
-    for name, purpose in (("serve", "Run the server"), ("users", "Add and list users"), ("sessions", "List sessions")):
+    for name, purpose in (
+        ("serve", "Run the server"),
+        ("users", "Add and list users"),
+        ("sessions", "List sessions"),
+        ("services", "Add, list and remove services"),
+    ):
         assert any(line.split()[:1] == [name] and purpose in line for line in help_text.splitlines()), name
 
 
@@ -32,7 +37,7 @@ def test_defaults_in_square_brackets_are_no_markup() -> None:
     assert "[SQLite in the data directory]" in run("sessions", "list", "--help")[1]
 
 
-@pytest.mark.parametrize("arguments", [(), ("users",), ("sessions",)])
+@pytest.mark.parametrize("arguments", [(), ("users",), ("sessions",), ("services",)])
 def test_alone_it_shows_its_help(arguments: tuple[str, ...]) -> None:
     assert "Usage:" in run(*arguments)[1]
 

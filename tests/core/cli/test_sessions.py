@@ -149,6 +149,26 @@ def test_it_must_be_told_exactly_what_to_end(data: Path, arguments: tuple[str, .
     assert len(listed(data)) == 1
 
 
+@pytest.mark.parametrize("drawn", ["-AbC", "--ab", "---", "-a-", "-h"])
+def test_an_id_that_begins_with_a_hyphen_is_an_id_and_no_option(
+    data: Path, monkeypatch: pytest.MonkeyPatch, drawn: str
+) -> None:
+    hyphened = f"{drawn:A<22}"  # as releases before this one may have drawn it
+    monkeypatch.setattr(Sessions, "new_id", lambda self: hyphened)
+    assert log_in(data, "ada") == [hyphened]
+    assert run(data, "end", hyphened) == (0, "Ended 1 session.\n", "")
+    assert run(data, "end", hyphened)[::2] == (1, f"coatcheck: no live session has the id {hyphened}\n")
+
+
+@pytest.mark.parametrize("typed", [("--al",), ("-x",), ("--usr=ada",), ("--al", "--user", "ada")])
+def test_a_mistyped_option_is_no_id(data: Path, typed: tuple[str, ...]) -> None:
+    log_in(data, "ada")
+    code, _, error = run(data, "end", *typed)
+    assert code == 2
+    assert f"there is no option {typed[0]}" in error
+    assert len(listed(data)) == 1
+
+
 @pytest.mark.parametrize("what", [("list", "--user"), ("end", "--user")])
 def test_an_unknown_user_is_one_line(data: Path, what: tuple[str, ...]) -> None:
     log_in(data, "ada")

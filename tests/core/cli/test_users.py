@@ -125,6 +125,17 @@ def test_no_command_takes_a_password_as_an_argument(run: Run) -> None:
         assert run(command, "alice", "--password", PASSWORD).exit_code == 2
 
 
+def test_an_administrator_is_made_by_an_operator_and_nobody_is_one_by_default(run: Run, data: Path) -> None:
+    assert run("add", "alice", "--password-stdin", stdin=PASSWORD).exit_code == 0
+    result = run("add", "root", "--admin", "--password-stdin", stdin=PASSWORD)
+    assert (result.exit_code, find(data, "root").is_admin, find(data, "alice").is_admin) == (0, True, False)
+    assert result.stdout == f"Added root, an administrator, with the id {find(data, 'root').id}.\n"
+    table = run("list").stdout.splitlines()
+    assert "administrator" not in table[1]
+    assert "active, administrator" in table[2]
+    assert [user["is_admin"] for user in json.loads(run("list", "--json").stdout)] == [False, True]
+
+
 # Where
 
 
@@ -192,6 +203,7 @@ def test_the_list_for_programs_is_json(run: Run, data: Path) -> None:
         "name": "Alice Liddell",
         "created_at": alice["created_at"],
         "disabled": False,
+        "is_admin": False,
     }
     assert alice["created_at"].endswith("Z")
 

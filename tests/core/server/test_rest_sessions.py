@@ -77,3 +77,12 @@ async def test_an_expired_session_is_in_no_list_and_opens_nothing(tmp_path: Path
         fresh = await house.log_in("ada")
         assert [item["current"] for item in (await fresh.get("/v1/sessions")).json()["sessions"]] == [True]
         assert (await idle.get("/v1/me")).status_code == 401
+
+
+async def test_a_user_agent_that_moves_cursors_is_shown_without_doing_so(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        client = await house.log_in("ada", headers=[("user-agent", b"<b>\x1b[2J\x9b31m\xe2\x80\xae")])
+        answer = await client.get("/v1/sessions")
+        (session,) = answer.json()["sessions"]
+        assert session["user_agent"] == r"<b>\x1b[2J\x9b31mâ\x80®"
+        assert answer.text.isprintable()

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from coatcheck.accounts import User
 from coatcheck.manager import SessionInfo
 from coatcheck.record import SessionRecord
+from coatcheck.server.printable import printable
 
 __all__ = [
     "ChangedPassword",
@@ -90,7 +91,10 @@ class SessionView(BaseModel):
     expires_at: datetime = Field(description="When it ends even if it is used.")
     method: str | None = Field(description="How the user logged in.", examples=["password"])
     address: str | None = Field(description="Where the login came from.", examples=["192.0.2.7"])
-    user_agent: str | None = Field(description="What the client said of itself at login: anything at all. Escape it.")
+    user_agent: str | None = Field(
+        description="What the client said of itself at login: anything at all, but that control characters are "
+        "written as `\\x1b`. Escape it."
+    )
 
 
 class LoggedIn(BaseModel):
@@ -158,6 +162,7 @@ def moment(seconds: float) -> datetime:
 def session_view(session: SessionInfo | SessionRecord, current: str | None) -> SessionView:
     """Show a session; `current` is the id of the request's own."""
     about = session.about
+    user_agent = about.get("user_agent")
     return SessionView(
         id=session.id,
         current=session.id == current,
@@ -167,7 +172,7 @@ def session_view(session: SessionInfo | SessionRecord, current: str | None) -> S
         expires_at=moment(session.expires_at),
         method=about.get("method"),
         address=about.get("address"),
-        user_agent=about.get("user_agent"),
+        user_agent=None if user_agent is None else printable(user_agent),
     )
 
 

@@ -259,9 +259,24 @@ def test_secrets_are_their_owners_alone(echo: RunningServer) -> None:
     assert echo.data_dir.stat().st_mode & 0o777 == 0o700
     for key in (echo.data_dir / "tls").glob("*.key"):
         assert key.stat().st_mode & 0o777 == 0o600
-    admin = next(path for path in runtime_dir(echo).iterdir() if path.name == "admin.sock")
-    assert admin.stat().st_mode & 0o777 == 0o600
-    assert runtime_dir(echo).stat().st_mode & 0o777 == 0o700
+    words = next(command for command in echo.children().values() if "--config-path" in command).split()
+    of_the_edge = Path(words[words.index("--config-path") + 1]).parent
+    assert (of_the_edge / "admin.sock").stat().st_mode & 0o777 == 0o600
+    for directory in (runtime_dir(echo), of_the_edge):
+        assert directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_workers_are_not_told_where_the_edge_is_administered(echo: RunningServer) -> None:
+    words = next(command for command in echo.children().values() if "--config-path" in command).split()
+    of_the_edge = str(Path(words[words.index("--config-path") + 1]).parent)
+    for pid in echo.workers():
+        for told in ("cmdline", "environ"):
+            assert of_the_edge not in (Path("/proc") / str(pid) / told).read_text()
+    told = [path for path in runtime_dir(echo).iterdir() if path.is_file()]
+    assert told
+    for path in told:
+        assert of_the_edge.encode() not in path.read_bytes()
+        assert b"admin" not in path.read_bytes()
 
 
 def test_a_replaced_certificate_is_taken_up_by_the_edge(robust: RunningServer) -> None:

@@ -3,13 +3,20 @@
 import asyncio
 import contextlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 __all__ = ["Admin", "ask"]
 
-_TIMEOUT = 5.0
+_TIMEOUT = 3.0
 # By listener, because the question itself is a request under way on the administration's own.
-_UNDER_WAY = r"^http\.(plain|redirect|tls|quic)\.downstream_(rq_active|cx_upgrades_active)$"
+_UNDER_WAY = (
+    r"^http\.(plain|redirect|tls|quic)\.downstream_(rq_active|cx_active|cx_upgrades_active|cx_tx_bytes_buffered)$"
+)
+_QUIET = 1.0
+"""Seconds without a request after which a connection that is open is taken to be idle: its client may be thinking of the
+next request, but could as well do so for an hour."""
+_REMIND = 0.5
 
 
 class Admin:
@@ -18,32 +25,55 @@ class Admin:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def serving(self, workers: int) -> None:
-        """Return when Envoy listens and finds that many workers healthy."""
+    async def live(self) -> None:
+        """Return when Envoy listens."""
         while True:
             with contextlib.suppress(OSError):
                 status, body = await self._ask("GET", "/ready")
                 if status == 200 and b"LIVE" in body:
-                    found = await self._gauges(r"cluster\.workers\.membership_healthy")
-                    if sum(found.values()) >= workers:
-                        return
+                    return
             await asyncio.sleep(0.05)
 
-    async def drain(self, within: float) -> None:
-        """Turn new work away, and return when the requests under way have ended, or `within` seconds later.
+    async def serving(self, workers: int) -> None:
+        """Return when Envoy finds that many workers healthy."""
+        while True:
+            with contextlib.suppress(OSError):
+                if await self.healthy() >= workers:
+                    return
+            await asyncio.sleep(0.05)
 
-        WebSockets are not waited for: they end when their worker does.
+    async def healthy(self) -> int:
+        """How many workers Envoy finds healthy."""
+        return sum((await self._gauges(r"^cluster\.workers\.membership_healthy$")).values())
+
+    async def drain(self, within: float, tell: Callable[[], None]) -> int:
+        """Take no new connections, and return when the requests under way have ended, or `within` seconds later.
+
+        Connections that stay open are told to close with their next answer (`Connection: close`, GOAWAY). `tell` is
+        called at once, when who is told to go can no longer come back, and then again until no WebSocket is left:
+        it must have them closed. Gives the number of requests that did not end in time; WebSockets do not count.
         """
+        # In this order: whoever hears that this server closes must not find it open still.
+        await self._ask("POST", "/drain_listeners")
         await self._ask("POST", "/healthcheck/fail")
-        await self._ask("POST", "/drain_listeners?graceful")
         loop = asyncio.get_running_loop()
-        until = loop.time() + within
-        while loop.time() < until:
+        began = busy = loop.time()
+        told = float("-inf")
+        while True:
             found = await self._gauges(_UNDER_WAY)
-            active = sum(value for name, value in found.items() if name.endswith("rq_active"))
-            upgraded = sum(value for name, value in found.items() if name.endswith("upgrades_active"))
-            if active <= upgraded:
-                return
+            now = loop.time()
+            sockets = _sum(found, "upgrades_active")
+            # An upgraded request is counted among the requests. Its client was told, and may be gone without a word.
+            requests = max(0, _sum(found, "rq_active") - sockets)
+            if told < began or (sockets and now - told >= _REMIND):
+                tell()
+                told = now
+            if requests or _sum(found, "bytes_buffered"):
+                busy = now
+            if not _sum(found, "cx_active") or now - busy >= _QUIET:
+                return 0
+            if now - began >= within:
+                return requests
             await asyncio.sleep(0.05)
 
     async def statistics(self, pattern: str) -> dict[str, int]:
@@ -56,6 +86,10 @@ class Admin:
 
     async def _ask(self, method: str, target: str) -> tuple[int, bytes]:
         return await ask(self._path, method, target)
+
+
+def _sum(found: dict[str, int], end: str) -> int:
+    return sum(value for name, value in found.items() if name.endswith(end))
 
 
 async def ask(path: Path, method: str, target: str, within: float = _TIMEOUT) -> tuple[int, bytes]:

@@ -64,6 +64,7 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
 def compose(services: Services) -> Application:
     """Put the application together from parts that may be a test's own. Its lifespan starts and closes them."""
     settings, worker = services.settings, services.worker
+    worker.on_leave.append(services.sessions.connections.leave)
     origins = settings.effective_public_origins()
     api = rest_app(services)
     verify = Verify(public_origins=origins)

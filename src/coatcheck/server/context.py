@@ -1,16 +1,20 @@
 """What one worker knows about itself and its server; made by `worker`, handed to `app`, read by whoever answers requests."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from coatcheck.server.connection_table import ConnectionTable
+from coatcheck.server.edge_feed import EdgeStatistics, read_statistics
 from coatcheck.server.figures import FigureTable
 from coatcheck.server.metrics import COLUMNS
 
-__all__ = ["APPLICATION", "WorkerContext"]
+__all__ = ["APPLICATION", "EDGE_STATISTICS_FILE", "WorkerContext"]
 
 APPLICATION = "coatcheck.server.app:create_app"
 """What a worker serves unless told otherwise: called with the settings and the worker's context."""
+EDGE_STATISTICS_FILE = "edge-statistics.json"
+"""In the runtime directory; written by the supervisor."""
 
 
 @dataclass(slots=True)
@@ -36,3 +40,16 @@ class WorkerContext:
     """Counts requests per connection over all workers."""
     figures: FigureTable = field(default_factory=lambda: FigureTable.alone(COLUMNS))
     """This worker's row of what the metrics tell."""
+    on_leave: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+    """What is to be called, on the worker's loop, when live connections must be told that this worker leaves: before
+    requests under way are waited for. Whoever keeps connections open that have no end of their own adds itself here.
+    May be called more than once."""
+
+    def leave(self) -> None:
+        """Tell live connections to go elsewhere."""
+        for tell in self.on_leave:
+            tell()
+
+    def edge_statistics(self) -> EdgeStatistics | None:
+        """What the edge counted a few seconds ago; None while it is away, and always where there is none."""
+        return read_statistics(self.runtime_dir / EDGE_STATISTICS_FILE) if self.edge else None

@@ -9,9 +9,13 @@ import signal
 import sys
 from typing import Any
 
-__all__ = ["READY", "die_with_parent"]
+__all__ = ["NOTICE", "READY", "TELL_LIVE", "die_with_parent"]
 
 READY = b"r"
+TELL_LIVE = signal.SIGUSR1
+"""Has a worker that is ready close its live connections, and go on answering requests."""
+NOTICE = 1.5
+"""Seconds between a worker's saying that it leaves and its leaving; the edge asks every half second."""
 _PR_SET_PDEATHSIG = 1
 # Looked up once, before any fork: between fork and exec nothing may take a lock.
 _prctl: Any = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None

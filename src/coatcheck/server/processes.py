@@ -24,8 +24,8 @@ _STABLE_AFTER = 30.0
 class Child:
     """One process that should be running. `argv` is asked anew at each start, so it may name new files.
 
-    `probe`, if given, returns once the process serves; without it the process says so over its lifeline, whose
-    descriptor is appended to `argv`.
+    `patience` is how many seconds it has to come up, at each start; then it is killed. `probe`, if given, returns once the
+    process serves; without it the process says so over its lifeline, whose descriptor is appended to `argv`.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class Child:
         name: str,
         argv: Callable[[], Sequence[str]],
         *,
+        patience: float,
         probe: Callable[[], Awaitable[None]] | None = None,
         pass_fds: Sequence[int] = (),
         log: Callable[[str], None],
@@ -41,33 +42,49 @@ class Child:
         self.name = name
         self.process: asyncio.subprocess.Process | None = None
         self.ready = asyncio.Event()
+        self.ending = False
+        """Whether it was told to end, or is to end, and so will not be started again."""
         self.restarts = 0
         self._argv = argv
+        self._patience = patience
         self._probe = probe
         self._pass_fds = tuple(pass_fds)
         self._log = log
         self._quiet_stderr = quiet_stderr
-        self.ending = False
-        """Whether it was told to end, and so will not be started again."""
         self._replacing = False
+        self._hurry = asyncio.Event()
+        """Set to end the pause before a restart."""
+        self._came: asyncio.Future[bool] | None = None
+        """Whether the process that is started next, or was started last, came up."""
         self._keeper: asyncio.Task[None] | None = None
 
-    async def start(self, within: float) -> None:
-        """Start, and come back when it serves. Raises StartError if it dies first or takes longer than `within`."""
+    async def start(self) -> None:
+        """Start, and come back when it serves. Raises StartError if it does not come to that."""
         self.ending = False
-        exited = await self._spawn()
-        self._keeper = asyncio.create_task(self._keep(exited), name=f"keep {self.name}")
-        await self._serving(within)
+        self._came = asyncio.get_running_loop().create_future()
+        self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.name}")
+        await self._coming()
 
     async def replace(self, within: float) -> None:
-        """End the running process politely, then start a new one. Raises StartError as `start` does."""
+        """End the running process politely, killing it `within` seconds later; then start a new one.
+
+        Raises StartError if that does not come up; it goes on being started again all the same.
+        """
+        assert self._keeper is not None
+        self._came = asyncio.get_running_loop().create_future()
         self._replacing = True
-        try:
-            self.ready.clear()
-            self.send(signal.SIGTERM)
-            await self._serving(within)
-        finally:
-            self._replacing = False
+        self.ready.clear()
+        old = self.process
+        self._hurry.set()
+        self.send(signal.SIGTERM)
+        if old is not None:
+            try:
+                async with asyncio.timeout(within):
+                    await old.wait()
+            except TimeoutError:
+                self._log(f"{self.name} did not end within {within:g} s and is killed")
+                self.send(signal.SIGKILL)
+        await self._coming()
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if there is a process to send it to."""
@@ -78,6 +95,7 @@ class Child:
     async def stop(self, number: signal.Signals, within: float) -> None:
         """Let it end politely, kill it `within` seconds later, and return when it is gone."""
         self.ending = True
+        self._hurry.set()
         self.send(number)
         if self._keeper is None:
             return
@@ -85,41 +103,97 @@ class Child:
         if not done:
             self._log(f"{self.name} did not end within {within:g} s and was killed")
             self.send(signal.SIGKILL)
-            # A pause before a restart has nothing to wait for any more.
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
             if self.process is not None:
                 await self.process.wait()
 
-    async def _serving(self, within: float) -> None:
-        assert self._keeper is not None
+    async def _coming(self) -> None:
+        assert self._came is not None and self._keeper is not None
+        await asyncio.wait({self._came, self._keeper}, return_when=asyncio.FIRST_COMPLETED)
+        if not (self._came.done() and self._came.result()):
+            raise StartError(f"{self.name} did not come up; what it said stands above")
+
+    # -- keeping it alive ----------------------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """Start it, and again whenever it ends, unless it was told to, or never came up at all."""
+        loop = asyncio.get_running_loop()
+        pause, ever = _FIRST_PAUSE, False
+        while True:
+            born = loop.time()
+            came_up, how = await self._live()
+            ever = ever or came_up
+            if self.ending or not ever:
+                return
+            if self._replacing:
+                pause = _FIRST_PAUSE
+                continue
+            pause = _FIRST_PAUSE if loop.time() - born > _STABLE_AFTER else pause
+            self._log(f"{self.name} {how}; starting it again in {pause:g} s")
+            self._hurry.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            self.restarts += 1
+            if self.ending:
+                return
+
+    async def _live(self) -> tuple[bool, str]:
+        """One life, from start to end: whether it came up, and how it ended."""
+        exited: asyncio.Task[int] | None = None
+        how = ""
+        try:
+            exited = await self._spawn()
+        except OSError as error:  # no memory, no processes, no disk to write its files on
+            how = f"could not be started ({error.strerror or error})"
+        # If its replacement was asked for meanwhile, this is it.
+        self._replacing, came = False, self._came
+        if exited is None:
+            self._tell(came, False)
+            return False, how
         ready = asyncio.create_task(self.ready.wait())
         try:
-            done, _ = await asyncio.wait({ready, self._keeper}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ready, exited}, timeout=self._patience, return_when=asyncio.FIRST_COMPLETED)
+            up = ready.done()
         finally:
             ready.cancel()
-        if self._keeper in done:
-            raise StartError(f"{self.name} did not come up; what it said stands above")
-        if ready not in done:
-            raise StartError(f"{self.name} was not ready within {within:g} s")
+        if up:
+            self._tell(came, True)
+        elif not exited.done() and not self._replacing:
+            self._log(f"{self.name} was not ready within {self._patience:g} s and is killed")
+            self.send(signal.SIGKILL)
+        status = await exited
+        self._tell(came, False)
+        return up, _how(status)
+
+    @staticmethod
+    def _tell(came: asyncio.Future[bool] | None, up: bool) -> None:
+        if came is not None and not came.done():
+            came.set_result(up)
 
     async def _spawn(self) -> asyncio.Task[int]:
+        self.ready.clear()
         ours, theirs = socket.socketpair()
         with theirs:
-            argv = list(self._argv())
-            fds = self._pass_fds
-            if self._probe is None:
-                argv += ["--lifeline-fd", str(theirs.fileno())]
-                fds = (*fds, theirs.fileno())
-            self.process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE if self._quiet_stderr else None,
-                pass_fds=fds,
-                # Ctrl-C in a terminal is for the supervisor; it knows the order in which to stop.
-                start_new_session=True,
-                preexec_fn=die_with_parent if sys.platform == "linux" else None,
-            )
+            try:
+                argv = list(self._argv())
+                fds = self._pass_fds
+                if self._probe is None:
+                    argv += ["--lifeline-fd", str(theirs.fileno())]
+                    fds = (*fds, theirs.fileno())
+                self.process = await asyncio.create_subprocess_exec(
+                    *argv,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.PIPE if self._quiet_stderr else None,
+                    pass_fds=fds,
+                    # Ctrl-C in a terminal is for the supervisor; it knows the order in which to stop.
+                    start_new_session=True,
+                    preexec_fn=die_with_parent if sys.platform == "linux" else None,
+                )
+            except BaseException:
+                ours.close()
+                raise
         return asyncio.create_task(self._watch(self.process, ours), name=f"watch {self.name}")
 
     async def _watch(self, process: asyncio.subprocess.Process, lifeline: socket.socket) -> int:
@@ -152,31 +226,6 @@ class Child:
             shown = self._quiet_stderr(line.decode("utf-8", "replace").rstrip("\n"))
             if shown:
                 self._log(shown)
-
-    async def _keep(self, exited: asyncio.Task[int]) -> None:
-        """Restart it whenever it ends, unless it was told to, or never came up at all."""
-        loop = asyncio.get_running_loop()
-        pause, born, came_up = _FIRST_PAUSE, loop.time(), False
-        while True:
-            ready = asyncio.create_task(self.ready.wait())
-            await asyncio.wait({ready, exited}, return_when=asyncio.FIRST_COMPLETED)
-            came_up = came_up or (ready.done() and not ready.cancelled())
-            ready.cancel()
-            status = await exited
-            if self.ending or not came_up:
-                return
-            if self._replacing:
-                pause = _FIRST_PAUSE
-            else:
-                pause = _FIRST_PAUSE if loop.time() - born > _STABLE_AFTER else pause
-                self._log(f"{self.name} {_how(status)}; starting it again in {pause:g} s")
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-                self.restarts += 1
-            if self.ending:
-                return
-            born = loop.time()
-            exited = await self._spawn()
 
 
 async def _line(stream: asyncio.StreamReader) -> bytes:

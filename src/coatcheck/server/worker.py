@@ -1,7 +1,8 @@
 """One worker process: uvicorn behind the edge's Unix socket, or on inherited sockets without an edge. Started by `supervisor`.
 
 Promises to leave without failing a request: on SIGTERM it first says so on `/healthz`, waits until the edge has
-noticed, then ends what is under way. Leaves what is served to `app`.
+noticed, tells live connections to go elsewhere, then ends what is under way. SIGINT is for when the edge is gone.
+Leaves what is served to `app`.
 """
 
 import argparse
@@ -18,21 +19,24 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from coatcheck.errors import CoatcheckError
 from coatcheck.server.connection_table import ConnectionTable
 from coatcheck.server.context import APPLICATION, WorkerContext
 from coatcheck.server.figures import FigureTable
-from coatcheck.server.lifeline import READY
+from coatcheck.server.lifeline import NOTICE, READY, TELL_LIVE
 from coatcheck.server.metrics import COLUMNS
 from coatcheck.server.plain_guard import PlainGuard
 from coatcheck.server.plain_protocol import plain_protocol
 from coatcheck.server.settings import Settings, restore_settings
 
-__all__ = ["NOTICE", "main"]
+__all__ = ["main"]
 
-NOTICE = 1.5
-"""Seconds between saying that it leaves and leaving; the edge asks every half second."""
+_GOODBYE = 0.1
+"""Seconds in which live connections that know how are closed as their protocol has it; the others are closed then."""
+_LAST_WORDS = 1
+"""Seconds that a request has to end whose answer nobody waits for."""
 
 
 class _Server(uvicorn.Server):
@@ -92,22 +96,39 @@ async def _serve(
     lifeline.setblocking(False)
     server = _Server(config, on_ready=lambda: _say_ready(lifeline))
 
+    def tell_live_connections() -> None:
+        context.leave()
+        loop.call_later(_GOODBYE, close_other_sockets)
+
+    def close_other_sockets() -> None:
+        for connection in list(server.server_state.connections):
+            if isinstance(connection, WebSocketsSansIOProtocol) and connection.handshake_complete:
+                connection.shutdown()  # with 1012
+
     def leave() -> None:
-        server.should_exit = True
+        # Before requests are waited for, so that clients are elsewhere by then.
+        tell_live_connections()
+        loop.call_later(2 * _GOODBYE, setattr, server, "should_exit", True)
 
     def drain() -> None:
         if not context.draining:
             context.draining = True
             loop.call_later(NOTICE if context.edge else 0.0, leave)
 
+    def leave_at_once() -> None:
+        if context.edge:
+            config.timeout_graceful_shutdown = _LAST_WORDS  # the edge is gone, and with it whoever asked
+        leave()
+
     def supervisor_gone() -> None:
         if not lifeline.recv(64):
             loop.remove_reader(lifeline)
             context.draining = True
-            leave()
+            leave_at_once()
 
     loop.add_signal_handler(signal.SIGTERM, drain)
-    loop.add_signal_handler(signal.SIGINT, leave)
+    loop.add_signal_handler(signal.SIGINT, leave_at_once)
+    loop.add_signal_handler(TELL_LIVE, tell_live_connections)
     loop.add_reader(lifeline, supervisor_gone)
     await server.serve(sockets)
 

@@ -4,6 +4,9 @@ from pathlib import Path
 import pytest
 
 from coatcheck.accounts import Accounts, AccountsUnavailable, User
+from coatcheck.server import edge_feed
+from coatcheck.server.context import EDGE_STATISTICS_FILE
+from coatcheck.server.edge_feed import write_statistics
 from coatcheck.server.rest import health
 from tests.core.server.house import WORKER, House
 from tests.core.server.test_rest_problems import assert_problem
@@ -41,7 +44,7 @@ async def test_a_worker_is_alive_until_it_is_told_to_leave(tmp_path: Path) -> No
 
 async def test_a_worker_without_its_store_is_alive_but_not_ready(tmp_path: Path) -> None:
     async with House(tmp_path) as house, house.client() as client:
-        assert (await client.get("/readyz")).json() == {"status": "ok"}
+        assert (await client.get("/readyz")).json() == {"status": "ok", "store": "ok", "feed": "ok", "edge": "none"}
         house.store.down = True
         assert (await client.get("/healthz")).status_code == 200
         answer = await client.get("/readyz")
@@ -49,6 +52,29 @@ async def test_a_worker_without_its_store_is_alive_but_not_ready(tmp_path: Path)
         assert answer.headers["retry-after"]
         house.store.down = False
         assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_a_worker_that_hears_of_no_changes_is_not_ready(tmp_path: Path) -> None:
+    async with House(tmp_path) as house, house.client() as client:
+        assert house.sessions._feed is not None
+        house.sessions._feed._failing = True
+        answer = await client.get("/readyz")
+        assert_problem(answer, 503)
+        assert "not heard of" in answer.json()["detail"]
+
+
+async def test_a_worker_whose_edge_is_away_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with House(tmp_path) as house, house.client() as client:
+        house.worker.edge = True
+        assert_problem(await client.get("/readyz"), 503)
+        write_statistics(tmp_path / EDGE_STATISTICS_FILE, {"http.tls.downstream_rq_total": 7})
+        assert (await client.get("/readyz")).json()["edge"] == "ok"
+        known = house.worker.edge_statistics()
+        assert known is not None and known.counters == {"http.tls.downstream_rq_total": 7} and known.age < 5
+        monkeypatch.setattr(edge_feed, "_TOO_OLD", 0.0)
+        assert_problem(await client.get("/readyz"), 503)
+        (tmp_path / EDGE_STATISTICS_FILE).write_text("{half")
+        assert_problem(await client.get("/readyz"), 503)
 
 
 async def test_a_worker_without_its_accounts_is_not_ready(tmp_path: Path) -> None:

@@ -115,6 +115,8 @@ class H3Client(QuicConnectionProtocol):
         self.http = H3Connection(quic)
         self._open: dict[int, H3Stream] = {}
         self.terminated: ConnectionTerminated | None = None
+        self.resets: set[int] = set()
+        """The streams that the server has reset."""
 
     async def request(
         self,
@@ -164,6 +166,8 @@ class H3Client(QuicConnectionProtocol):
         return self._transport.get_extra_info("sockname")[1]
 
     def quic_event_received(self, event: QuicEvent) -> None:
+        if isinstance(event, StreamReset):
+            self.resets.add(event.stream_id)
         if isinstance(event, StreamReset) and (stream := self._open.pop(event.stream_id, None)):
             stream.ended(H3StreamReset(f"error code {event.error_code}"))
         if isinstance(event, ConnectionTerminated):

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from coatcheck.server.connection_facts import ConnectionFactsMiddleware, connection_of
+from coatcheck.server.connection_table import ConnectionTable
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.settings import Settings
 
@@ -23,6 +24,11 @@ def create_app(settings: Settings, worker: WorkerContext) -> Any:
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         query = parse_qs(scope["query_string"].decode())
+        if scope["path"] == "/seen":
+            await respond(send, 200, worker.connections.total(ConnectionTable.key(query["path"][0])))
+            return
+        # Counted over all workers, so that a test can ask whether a request has reached any of them.
+        worker.connections.add(ConnectionTable.key(scope["path"]))
         if scope["path"] == "/slow":
             await asyncio.sleep(float(query["seconds"][0]))
         status = 503 if scope["path"] == "/healthz" and worker.draining else 200
@@ -35,6 +41,9 @@ def create_app(settings: Settings, worker: WorkerContext) -> Any:
 
     async def websocket(scope: Any, receive: Any, send: Any) -> None:
         await receive()
+        if scope["path"] == "/refused":
+            await send({"type": "websocket.close"})
+            return
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.send", "text": json.dumps(facts(scope))})
         while (message := await receive())["type"] == "websocket.receive":
@@ -54,6 +63,7 @@ def create_app(settings: Settings, worker: WorkerContext) -> Any:
             "worker": known.worker_id,
             "scheme": scope["scheme"],
             "asgi_client": list(scope["client"]),
+            "method": scope.get("method"),
             "path": scope["path"],
             "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]],
         }

@@ -22,6 +22,8 @@ Json: TypeAlias = dict[str, Any]
 EDGE_SECRET = "leaf"  # noqa: S105 - the name under which Envoy asks for the certificate
 _TYPE = "type.googleapis.com/envoy."
 _LOOPBACK_RANGES = (("127.0.0.0", 8), ("::1", 128))
+# What follows a chunk must be its line end: others in the way may not overlook as generously what is not.
+_RUNTIME: Json = {"envoy.reloadable_features.strict_chunk_parsing": True}
 _HSTS = 31_536_000
 """A year, which is what the lists built into browsers ask for at least."""
 
@@ -79,6 +81,7 @@ def edge_config(edge: Edge) -> Json:
         "admin": {"address": {"pipe": {"path": edge.admin_socket, "mode": 0o600}}},
         "static_resources": {"listeners": listeners, "clusters": clusters},
         "overload_manager": overload_manager(edge.limits),
+        "layered_runtime": {"layers": [{"name": "coatcheck", "static_layer": _RUNTIME}]},
     }
 
 

@@ -116,7 +116,14 @@ def _proxied(hosts: Hosts, *, public: bool) -> list[Json]:
 
 
 def _routes(grpc: bool, *, hsts: int | None = None) -> list[Json]:
-    routes: list[Json] = []
+    routes: list[Json] = [
+        {
+            "match": {"connect_matcher": {}},
+            "direct_response": {"status": 405},
+            # There is no end of a body to wait for.
+            "typed_per_filter_config": UNBUFFERED,
+        }
+    ]
     if grpc:
         # By content type, because Envoy's own gRPC matcher passes over gRPC-Web.
         content_type = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}

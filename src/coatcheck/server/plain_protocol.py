@@ -12,6 +12,7 @@ from http import HTTPStatus
 from time import monotonic
 from typing import ClassVar
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from coatcheck.server.connection_facts import LOCAL_CONNECTION, LocalConnection
@@ -91,11 +92,12 @@ class PlainProtocol(HttpToolsProtocol):
             > self._most_bytes()
         ):
             self._stop(431)
-        if not self.url.startswith(b"/"):
-            # An address with a host of its own, which could be another than the one that is looked at.
-            self._stop(400)
+        self._stop_at_ambiguities()
         self._head, self._head_bytes = False, 0
         super().on_headers_complete()
+        if self._parser().should_upgrade() and not self._should_upgrade():
+            # The parser has stopped: whatever comes next could not be read.
+            self.cycle.keep_alive = False
         self._within(self.limits.request_timeout)
 
     def on_message_complete(self) -> None:
@@ -104,6 +106,25 @@ class PlainProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    def _stop_at_ambiguities(self) -> None:
+        """Refuse what the parser lets pass though others might read it differently (RFC 9112, sections 3.2, 6.1 and 11.2)."""
+        names = [name for name, _ in self.headers]
+        version = self._parser().get_http_version()
+        if version not in ("1.0", "1.1") or (version == "1.1" and b"host" not in names):
+            self._stop(400)
+        # An address with a host of its own, which could be another than the one that is looked at.
+        if not self.url.startswith(b"/") or b"#" in self.url or any(b"_" in name for name in names):
+            self._stop(400)
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings not in ([], [b"chunked"]):
+            self._stop(501)
+        if self._parser().should_upgrade() and (codings or b"content-length" in names):
+            self._stop(400)
+
+    def _parser(self) -> httptools.HttpRequestParser:
+        assert self.parser is not None  # as it is only after the connection's end
+        return self.parser
 
     def _most_bytes(self) -> int:
         return self.limits.request_headers_kb * 1024
@@ -123,7 +144,9 @@ class PlainProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._until = None
-        if not self._refused and not self.transport.is_closing():
+        if self._head and not self._head_bytes:
+            self.transport.close()  # nobody asked for anything
+        elif not self._refused and not self.transport.is_closing():
             self._refuse(408)
 
     def _refuse(self, status: int) -> None:

@@ -12,21 +12,19 @@ import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from coatcheck.errors import CoatcheckError
 from coatcheck.server.admin import Admin
-from coatcheck.server.certificates import CertificateFiles, check_certificate, local_certificate
-from coatcheck.server.edge import Edge, edge_config, secret_config
+from coatcheck.server.certificates import CertificateFiles
+from coatcheck.server.edge import Edge, edge_config
 from coatcheck.server.edge_feed import FEED_INTERVAL, write_statistics
 from coatcheck.server.envoy import envoy_argv, envoy_line, envoy_path
 from coatcheck.server.metrics import EDGE_STATISTICS
 from coatcheck.server.ports import addresses
 from coatcheck.server.processes import Child
+from coatcheck.server.served_certificate import LOOK_INTERVAL, ServedCertificate
 from coatcheck.server.settings import Settings
 
 __all__ = ["EdgeProcess", "replace_file"]
 
-_CERTIFICATE_CHECK = 600.0
-"""Seconds between two looks at the certificate: whether it needs renewing, or its files were replaced."""
 _STOP = 5.0
 _SILENCES = 2
 
@@ -51,9 +49,7 @@ class EdgeProcess:
         self._statistics = statistics
         self._log = log
         self._admin = Admin(directory / "admin.sock")
-        self.certificate: CertificateFiles = _find_certificate(settings)
-        self._certificate_seen = _modified(self.certificate)
-        self._write_secret(self.certificate)
+        self._served = ServedCertificate(settings, directory, directory / "secret.json", log)
         self._child = Child(
             "the edge (Envoy)",
             self._argv,
@@ -62,6 +58,11 @@ class EdgeProcess:
             log=log,
             quiet_stderr=envoy_line,
         )
+
+    @property
+    def certificate(self) -> CertificateFiles:
+        """What TLS is served with."""
+        return self._served.files
 
     async def start(self) -> None:
         """Start it, and come back when it listens. Raises StartError."""
@@ -126,23 +127,13 @@ class EdgeProcess:
     async def look_after_certificate(self) -> None:
         """Renew our own certificate in time, and notice when somebody else's was replaced. Until cancelled."""
         while True:
-            await asyncio.sleep(_CERTIFICATE_CHECK)
-            self.refresh_certificate(self._settings)
+            await asyncio.sleep(LOOK_INTERVAL)
+            self._served.look()
 
     def refresh_certificate(self, settings: Settings) -> None:
         """Have the edge read certificate and key again if they are others than before."""
         self._settings = settings
-        try:
-            files = _find_certificate(settings)
-        except CoatcheckError as error:
-            self._log(f"{error}; still serving the certificate from before")
-            return
-        if _modified(files) != self._certificate_seen:
-            self._certificate_seen = _modified(files)
-            self._write_secret(files)
-
-    def _write_secret(self, files: CertificateFiles) -> None:
-        replace_file(self._directory / "secret.json", json.dumps(secret_config(str(files.certificate), str(files.key))))
+        self._served.refresh(settings)
 
     def _argv(self) -> Sequence[str]:
         settings = self._settings
@@ -171,14 +162,3 @@ def replace_file(path: Path, text: str) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(text)
     partial.replace(path)
-
-
-def _find_certificate(settings: Settings) -> CertificateFiles:
-    if settings.tls_cert is not None and settings.tls_key is not None:
-        return check_certificate(settings.tls_cert, settings.tls_key)
-    return local_certificate(settings.data_dir)
-
-
-def _modified(files: CertificateFiles) -> tuple[str, int, int]:
-    """What changes when other files are named, or the same ones are replaced."""
-    return str(files.certificate), files.certificate.stat().st_mtime_ns, files.key.stat().st_mtime_ns

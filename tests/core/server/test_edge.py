@@ -199,7 +199,7 @@ def test_only_requests_that_read_are_sent_again_after_a_worker_saw_them() -> Non
 def test_grpc_is_routed_by_content_type_and_only_where_there_is_any() -> None:
     with_grpc = edge_config(BEYOND)["static_resources"]["clusters"]
     assert [cluster["name"] for cluster in with_grpc] == ["workers", "grpc"]
-    grpc = next(iter(managers(BEYOND)))["route_config"]["virtual_hosts"][0]["routes"][0]
+    grpc = next(iter(managers(BEYOND)))["route_config"]["virtual_hosts"][0]["routes"][1]
     assert grpc["match"]["headers"][0]["string_match"] == {"prefix": "application/grpc"}
     checked = with_grpc[1]["load_assignment"]["endpoints"][0]["lb_endpoints"]
     sockets = [each["endpoint"]["health_check_config"]["address"]["pipe"]["path"] for each in checked]

@@ -1,0 +1,107 @@
+"""The certificate that is served: taken up anew when its files change, and kept when what came in its place is no use.
+
+Promises that the edge only ever reads a pair that fits together: it is given copies, in a directory of mode 0700, so that
+an edge that must start again finds what was served before, whatever has become of the originals. Leaves making
+certificates to `certificates`, and serving to `edge_process`.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from coatcheck.errors import CoatcheckError
+from coatcheck.server.certificates import CertificateFiles, check_certificate, local_certificate
+from coatcheck.server.edge import secret_config
+from coatcheck.server.errors import CertificateError
+from coatcheck.server.settings import Settings
+
+__all__ = ["LOOK_INTERVAL", "ServedCertificate"]
+
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks at the files."""
+_RENEWAL_LOOKS = 600
+"""Looks between two questions whether our own certificate must be renewed."""
+
+_Seen = tuple[tuple[str, int, int], ...]
+
+
+class ServedCertificate:
+    """The operator's certificate and key, or our own. Raises CertificateError when there is none to begin with."""
+
+    def __init__(self, settings: Settings, directory: Path, secret_file: Path, log: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._secret_file = secret_file
+        self._log = log
+        self._copies: list[tuple[Path, Path]] = []
+        self._made = 0
+        self._looks = 0
+        self.files = _find(settings)
+        """Where the certificate was found, and until when it is good."""
+        self._judged: _Seen = _seen(self.files)
+        self._changing: _Seen = self._judged
+        self._serve(self.files)
+
+    def look(self) -> None:
+        """Take up what changed, once it has stopped changing: certificate and key are rarely replaced in one stroke."""
+        self._looks += 1
+        seen = _seen(self.files)
+        settled, self._changing = seen == self._changing, seen
+        if (settled and seen != self._judged) or self._looks % _RENEWAL_LOOKS == 0:
+            self.refresh(self._settings)
+
+    def refresh(self, settings: Settings) -> None:
+        """Take up what changed now. What is no use is said in one line, and what was served before is served on."""
+        self._settings = settings
+        try:
+            files = _find(settings)
+            seen = _seen(files)
+            if seen != self._judged:
+                self._serve(files)
+                self._log(f"the certificate was replaced; the new one is good until {files.expires_at:%Y-%m-%d}")
+        except (CoatcheckError, OSError) as error:
+            # Judged as it is now, so that it is said once.
+            self._judged = _seen(self.files)
+            self._log(f"{error}; still serving the certificate from before")
+        else:
+            self.files, self._judged = files, seen
+
+    def _serve(self, files: CertificateFiles) -> None:
+        self._made += 1
+        copy = self._directory / f"certificate-{self._made}.pem", self._directory / f"key-{self._made}.pem"
+        for original, target in zip((files.certificate, files.key), copy, strict=True):
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(original.read_bytes())
+        try:
+            check_certificate(*copy)  # the originals may have changed since they were
+        except CertificateError:
+            raise CertificateError(f"{files.certificate} and {files.key} change too quickly to be read") from None
+        partial = self._secret_file.with_suffix(".partial")
+        partial.write_text(json.dumps(secret_config(str(copy[0]), str(copy[1]))))
+        partial.replace(self._secret_file)  # moved into place, because that is what Envoy watches for
+        self._copies.append(copy)
+        # The last but one may still be being read.
+        for old in self._copies[:-2]:
+            for path in old:
+                path.unlink(missing_ok=True)
+        del self._copies[:-2]
+
+
+def _find(settings: Settings) -> CertificateFiles:
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        return check_certificate(settings.tls_cert, settings.tls_key)
+    return local_certificate(settings.data_dir)
+
+
+def _seen(files: CertificateFiles) -> _Seen:
+    """What changes when other files are named, or the same ones are replaced or rewritten."""
+    found: list[tuple[str, int, int]] = []
+    for path in (files.certificate, files.key):
+        try:
+            status = path.stat()
+            found.append((str(path), status.st_mtime_ns, status.st_ino))
+        except OSError:
+            found.append((str(path), 0, 0))
+    return tuple(found)

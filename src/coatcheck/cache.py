@@ -59,8 +59,8 @@ class NearCache:
         self._bytes = 0
         self._users: dict[str, str | set[str]] = {}  # one id as it is, several as a set: most users have one
         self._fills: dict[str, list[Fill]] = {}
-        self.hits = 0
-        self.misses = 0
+        self.hits: int = 0
+        self.misses: int = 0
         self.entries: dict[str, Entry] = {}
         self.lease_until: float = float("-inf")
         """The monotonic time, in seconds, until which entries may be believed."""
@@ -197,6 +197,8 @@ class NearCache:
             entry.last_seen_at = max(entry.last_seen_at, present.last_seen_at)
             entry.used = present.used
             self._drop(record.id)
+        while self.entries and (len(self.entries) >= self._max_entries or self._bytes + entry.size > self._max_bytes):
+            self._evict()  # first, so that what has just been asked for is not what goes
         self.entries[record.id] = entry
         self._bytes += entry.size
         if record.user_id is not None:
@@ -207,8 +209,6 @@ class NearCache:
                 ids.add(record.id)
             elif ids != record.id:
                 self._users[record.user_id] = {ids, record.id}
-        while len(self.entries) > self._max_entries or (self._bytes > self._max_bytes and len(self.entries) > 1):
-            self._evict()
 
     def _evict(self) -> None:
         # Second chance: an entry that was used since its last turn goes to the end of the queue once more.

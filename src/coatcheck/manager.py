@@ -123,6 +123,9 @@ class Sessions:
         self.on_login: list[Callable[[SessionInfo], Awaitable[None] | None]] = []
         self.on_end: list[Callable[[str, str], Awaitable[None] | None]] = []
         self.counted: Counted = Counted()
+        # After so long no node can have activity that it has not written: each writes at its next look after
+        # `touch_interval`. More than that, and less than the twice that is promised.
+        self._idle_end = idle_timeout + 1.5 * touch_interval
         self._feed: Feed | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -333,8 +336,8 @@ class Sessions:
     async def _unexpired(self, record: SessionRecord, *, touch: bool) -> SessionRecord | None:
         """Give the record if it has not expired. One that has is ended; the store has the last word on activity.
 
-        Last-seen times reach the store up to `touch_interval` late, so a session is ended as idle only after that
-        much longer; a request that comes in between is written down at once, before it counts.
+        Last-seen times reach the store `touch_interval` late, and a little more, so a session is ended as idle only
+        half as much again after that; a request that comes in between is written down at once, before it counts.
         """
         now = self.clock.time()
         pending = self._seen.get(record.id, float("-inf"))
@@ -350,7 +353,7 @@ class Sessions:
         last = max(found.last_seen_at, pending)
         if now < last + self.idle_timeout:
             return found
-        if now >= last + self.idle_timeout + self.touch_interval:
+        if now >= last + self._idle_end:
             if await self._end([found.id], "idle", expect_generation=found.generation, unseen_since=last):
                 return None
         elif touch:
@@ -383,9 +386,7 @@ class Sessions:
             for record in await self.store.list_user(user_id)
         ]
         return [
-            _info(record)
-            for record in found
-            if now < record.expires_at and now < record.last_seen_at + self.idle_timeout + self.touch_interval
+            _info(record) for record in found if now < record.expires_at and now < record.last_seen_at + self._idle_end
         ]
 
     async def epoch(self, user_id: str) -> int:
@@ -567,7 +568,7 @@ class Sessions:
     def _deadline(self, record: SessionRecord) -> float:
         """When a session ends by itself if nobody is heard of: then no node can have unwritten activity of it."""
         last = max(record.last_seen_at, self._seen.get(record.id, 0.0))
-        return min(record.expires_at, last + self.idle_timeout + self.touch_interval)
+        return min(record.expires_at, last + self._idle_end)
 
     def _doubt(self, session_ids: list[str]) -> None:
         now = self.clock.monotonic()
@@ -587,8 +588,8 @@ class Sessions:
                 if due:
                     await self._look_at(due)
                 if now - flushed >= self.touch_interval:
-                    flushed = now
                     await self._flush()
+                    flushed = now
                 if now - swept >= _SWEEP_SECONDS:
                     swept = now
                     await self.sweep()
@@ -606,7 +607,7 @@ class Sessions:
             deleted = await self.store.sweep(
                 now=now - _SWEEP_MARGIN,
                 limit=_SWEEP_LIMIT,
-                unseen_since=now - self.idle_timeout - self.touch_interval - _SWEEP_MARGIN,
+                unseen_since=now - self._idle_end - _SWEEP_MARGIN,
             )
             total += deleted
             if deleted < _SWEEP_LIMIT:

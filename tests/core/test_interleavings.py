@@ -55,6 +55,7 @@ async def nodes(count: int = 1) -> AsyncIterator[list[Node]]:
     made = [Node(clock, memory) for _ in range(count)]
     for each in made:
         await each.sessions.start()
+    await asyncio.sleep(0)  # their upkeep begins
     try:
         yield made
     finally:
@@ -174,6 +175,36 @@ async def test_a_session_that_was_found_expired_is_not_ended_if_it_was_logged_in
         gate.release()
         await ending
         assert await here.user(token_of(early)) == "user"
+
+
+async def test_activity_that_another_node_is_about_to_write_down_keeps_a_session_alive() -> None:
+    async with nodes(2) as (here, there):
+        token = await here.log_in()
+        here.clock.advance(IDLE - 0.1)
+        assert await there.user(token) == "user"
+        # That node writes it down when its interval is over, and a moment later: its upkeep looks four times a second.
+        here.clock.advance(TOUCH + 0.2)
+        assert await here.user(token) == "user"
+
+
+async def test_activity_that_could_not_be_written_down_is_as_soon_as_the_store_is_back() -> None:
+    async with nodes(2) as (here, there):
+        token = await here.log_in()
+        here.clock.advance(IDLE / 2)
+        assert await there.user(token) == "user"
+        gate = there.store.hold("touch", "before")
+        here.clock.advance(TOUCH)
+        async with asyncio.timeout(5):
+            await gate.arrived.wait()
+            there.store.down = True
+            gate.release()
+            while there.sessions._seen == {}:
+                await asyncio.sleep(0.001)
+            there.store.down = False
+            while not there.store.calls["touch"]:
+                await asyncio.sleep(0.01)
+        here.clock.advance(IDLE / 2 + 1)
+        assert await here.user(token) == "user"
 
 
 # ---- live connections

@@ -169,7 +169,7 @@ async def test_live_connections_close_when_the_session_expires() -> None:
         here.clock.advance(999)
         await asyncio.sleep(0.6)
         assert connection.reasons == [], "a request on the session keeps its connections open"
-        here.clock.advance(12)
+        here.clock.advance(17)
         await until(lambda: connection.reasons)
         assert await here.sessions.list_user("user") == []
 

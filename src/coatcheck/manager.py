@@ -424,6 +424,30 @@ class Sessions:
         finally:
             feed.listeners.remove(listen)
 
+    async def listen(self, listener: Callable[[Change], None]) -> Callable[[], None]:
+        """Have each change that any node makes told to `listener` from now on; gives what ends that.
+
+        It is called before `confirmed` counts the change as told, on the thread that reads the feed, and must not wait.
+        """
+        listeners = (await self._ready()).listeners
+        listeners.append(listener)
+
+        def stop() -> None:
+            if listener in listeners:
+                listeners.remove(listener)
+
+        return stop
+
+    def confirmed(self) -> float:
+        """Read the feed; give the monotonic time, in seconds, up to which listeners know what was acknowledged anywhere.
+
+        Minus infinity before the feed was read for the first time.
+        """
+        if self._feed is None:
+            return float("-inf")
+        self._feed.poll()
+        return self.cache.lease_until - self.max_staleness
+
     # ---- what a Session asks (session.Keeper)
 
     def new_id(self) -> str:

@@ -98,7 +98,7 @@ class Session(SessionValues):
         # SessionValues.__init__ written out: every request makes a session, and the call would be a third of that.
         self._raw = _NO_VALUES if record is None else record.values
         self._held = self._deleted = self._typed = self._lent = self._base = None
-        self.used = False
+        self.used: bool = False
         self._keeper = keeper
         self._record = record
         self._token = token

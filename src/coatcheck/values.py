@@ -134,7 +134,7 @@ class SessionValues(MutableMapping[str, Any]):
         self._typed: dict[str, _Typed] | None = None  # keys whose held value is an object of a Key's own type
         self._lent: dict[str, tuple[_Typed, Any, bytes]] | None = None  # defaults given out, and how they began
         self._base: dict[str, bytes | None] | None = None  # what held values began as, where that is not in _raw
-        self.used = False
+        self.used: bool = False
         """Whether anybody looked or changed anything: the response then depends on the cookie."""
 
     def __getitem__(self, key: str) -> Any:

@@ -22,8 +22,8 @@ VERSION_TABLE = "coatcheck_accounts_version"
 class HashText(TypeDecorator[EncodedHash]):
     """Text whose value shows itself nowhere: drivers put the parameters of a statement into their debug logs."""
 
-    impl = Text
-    cache_ok = True
+    impl: type[Text] = Text  # pyright: ignore[reportIncompatibleVariableOverride]
+    cache_ok: bool | None = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> EncodedHash | None:
         return None if value is None else EncodedHash(value)
@@ -32,9 +32,9 @@ class HashText(TypeDecorator[EncodedHash]):
         return None if value is None else EncodedHash(value)
 
 
-metadata = MetaData()
+metadata: MetaData = MetaData()
 
-users = Table(
+users: Table = Table(
     "coatcheck_users",
     metadata,
     Column("id", String(22), primary_key=True),
@@ -47,7 +47,7 @@ users = Table(
     Column("is_admin", Boolean, nullable=False, server_default=false()),
 )
 
-throttling = Table(
+throttling: Table = Table(
     "coatcheck_throttling",
     metadata,
     Column("counter", String(64), primary_key=True),
@@ -56,7 +56,7 @@ throttling = Table(
     Index("coatcheck_throttling_spent_until", "spent_until"),
 )
 
-services = Table(
+services: Table = Table(
     "coatcheck_services",
     metadata,
     Column("id", String(22), primary_key=True),

@@ -36,7 +36,7 @@ class _Subcommands(TyperGroup):
         return typer.main.get_group(holder).commands[cmd_name]
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="coatcheck",
     cls=_Subcommands,
     help="Sessions for APIs: log in once, log out everywhere.",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # loaded by the commands that use them, so that the others st
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True)
+app: typer.Typer = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]

@@ -20,7 +20,7 @@ from coatcheck.server.settings import Settings, load_settings
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True)
+app: typer.Typer = typer.Typer(no_args_is_help=True)
 
 _PAGE = 500
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # loaded by the commands that use them, so that the others st
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True)
+app: typer.Typer = typer.Typer(no_args_is_help=True)
 
 _PAGE = 500
 _STDIN_BYTES = 64 * 1024  # far beyond the longest password

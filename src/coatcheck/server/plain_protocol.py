@@ -10,7 +10,7 @@ import logging
 import secrets
 from http import HTTPStatus
 from time import monotonic
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -43,8 +43,11 @@ class PlainProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self.logger = _logger
-        self.app_state = {**self.app_state, LOCAL_CONNECTION: LocalConnection(next(_serials), monotonic())}
+        self.logger: logging.Logger = _logger
+        self.app_state: dict[str, Any] = {
+            **self.app_state,
+            LOCAL_CONNECTION: LocalConnection(next(_serials), monotonic()),
+        }
         self._refusal = 400
         self._refused = False
         self._head = True

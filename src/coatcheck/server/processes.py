@@ -41,10 +41,10 @@ class Child:
     ) -> None:
         self.name = name
         self.process: asyncio.subprocess.Process | None = None
-        self.ready = asyncio.Event()
-        self.ending = False
+        self.ready: asyncio.Event = asyncio.Event()
+        self.ending: bool = False
         """Whether it was told to end, or is to end, and so will not be started again."""
-        self.restarts = 0
+        self.restarts: int = 0
         self._argv = argv
         self._patience = patience
         self._probe = probe

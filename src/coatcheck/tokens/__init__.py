@@ -6,10 +6,10 @@ tokens (RFC 9700).
 
 try:
     import joserfc as _joserfc
-except ImportError as error:
+except ImportError:
     from coatcheck.errors import MissingDependency
 
-    raise MissingDependency("joserfc", "tokens", "coatcheck.tokens") from error
+    raise MissingDependency("joserfc", "tokens", "coatcheck.tokens") from None
 
 from coatcheck.errors import TokenRefused
 from coatcheck.tokens.access import AccessClaims, AccessTokens

@@ -142,7 +142,7 @@ class KeyRing:
         self._loaded: dict[str, _Loaded] = {}
         self._version: object = None
         self._looked = float("-inf")
-        self.changes = 0
+        self.changes: int = 0
         """How often this process has seen the ring change. Whoever remembers verified tokens forgets them then."""
 
     # ---- what tokens need
@@ -162,6 +162,9 @@ class KeyRing:
     def verifying(self, kid: str) -> tuple[SigningKey, Any] | None:
         """Give the key that a token names, unless it is unknown or gone."""
         self.look()
+        if kid not in self._loaded:
+            # Another process may have made it a moment ago, and sign with it already.
+            self.look(at_once=True)
         found = self._loaded.get(kid)
         if found is None or found.record.state(self.clock.time()) is KeyState.GONE:
             return None

@@ -29,6 +29,7 @@ except ImportError as _error:
 __all__ = ["CurrentSession", "CurrentUser", "RequireLogin", "describe_sessions", "require_login"]
 
 _SCHEME = "session"
+_BEARER = "bearer"
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 _CHALLENGE: Mapping[str, Any] = {
     "description": "Nobody is logged in, or not recently enough",
@@ -39,6 +40,13 @@ _CHALLENGE: Mapping[str, Any] = {
             "schema": {"type": "string"},
         }
     },
+}
+
+_ACCESS_TOKEN: Mapping[str, Any] = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "JWT",
+    "description": "An access token (RFC 6750, RFC 9068).",
 }
 
 
@@ -108,12 +116,13 @@ CurrentUser = Annotated[str, Depends(_user)]
 """The id of the logged-in user; 401 with `WWW-Authenticate: Bearer` where nobody is logged in (see `require_login`)."""
 
 
-def describe_sessions(app: FastAPI, *, cookie: CookiePolicy | None = None) -> None:
+def describe_sessions(app: FastAPI, *, cookie: CookiePolicy | None = None, bearer: bool = False) -> None:
     """Complete what the app's OpenAPI says of sessions: the cookie's name by your policy, and each 401 that a login can need.
 
     FastAPI lets no dependency document its answers, and none of them knows the middleware's policy: so this wraps
     `app.openapi`. Without it the schema names the default cookie `__Host-session` and leaves the 401 out. What a route
-    documents itself for 401 is left alone.
+    documents itself for 401 is left alone. With `bearer` it says that an access token does where the cookie does, as it is
+    with a middleware that has `tokens`.
     """
     name = (cookie or CookiePolicy()).name
     generate = app.openapi
@@ -123,13 +132,23 @@ def describe_sessions(app: FastAPI, *, cookie: CookiePolicy | None = None) -> No
         schemes = cast("dict[str, dict[str, Any]]", schema.get("components", {}).get("securitySchemes", {}))
         if _SCHEME in schemes:
             schemes[_SCHEME]["name"] = name
+            if bearer:
+                schemes[_BEARER] = dict(_ACCESS_TOKEN)
         for path in cast("dict[str, dict[str, Any]]", schema.get("paths", {})).values():
             for operation in path.values():
                 if isinstance(operation, dict):
                     _add_challenge(cast("dict[str, Any]", operation))
+                    if bearer:
+                        _add_bearer(cast("dict[str, Any]", operation))
         return schema
 
     app.openapi = openapi
+
+
+def _add_bearer(operation: dict[str, Any]) -> None:
+    demands = cast("list[dict[str, list[str]]]", operation.get("security", []))
+    if {_SCHEME: []} in demands and {_BEARER: []} not in demands:
+        demands.append({_BEARER: []})
 
 
 def _add_challenge(operation: dict[str, Any]) -> None:

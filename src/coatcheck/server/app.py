@@ -28,7 +28,9 @@ from coatcheck.server.rest.verify import PATH, Verify
 from coatcheck.server.schemes import SchemeSessions
 from coatcheck.server.services import Services
 from coatcheck.server.settings import Settings
+from coatcheck.server.signing import keep_maintained, open_access_tokens
 from coatcheck.server.ui import page_routes
+from coatcheck.tokens import RefreshTokens
 
 __all__ = ["Application", "compose", "create_app", "rest_app"]
 
@@ -40,7 +42,8 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 _DESCRIPTION = (
     "Log in once and every request knows you; log out and it is over everywhere at once. "
     "Errors are problem documents (RFC 9457). The session travels in a cookie: `__Host-session` over TLS; `session` over "
-    "plain HTTP, on loopback only."
+    "plain HTTP, on loopback only; or an access token leads to it, which wins over a cookie. One that is not valid is 401 at "
+    "every address."
 )
 _log = logging.getLogger("coatcheck.server")
 
@@ -50,13 +53,16 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
     configure_logging(settings.log_format)
     ensure_data_dir(settings.data_dir)
     accounts = Accounts(settings.accounts_url(), hasher=PasswordHasher())
+    sessions, access = Sessions(settings.store_url()), open_access_tokens(settings)
     return compose(
         Services(
             settings=settings,
             worker=worker,
-            sessions=Sessions(settings.store_url()),
+            sessions=sessions,
             accounts=accounts,
             attempts=open_attempts(settings, accounts),
+            access=access,
+            refresh=RefreshTokens(sessions, access),
         )
     )
 
@@ -74,7 +80,7 @@ def compose(services: Services) -> Application:
             return verify(scope, receive, send)
         return api(scope, receive, send)
 
-    sessions = SchemeSessions(HeadAsGet(routes), services.sessions, public_origins=origins)
+    sessions = SchemeSessions(HeadAsGet(routes), services.sessions, public_origins=origins, tokens=services.access)
     publisher = Publisher(worker.figures, services.sessions)
     envelope = Envelope(
         sessions,
@@ -119,6 +125,7 @@ async def _lifespan(services: Services, publisher: Publisher, receive: Receive, 
     """Start and close the parts. What keeps them from starting is one line, not a traceback."""
     await receive()
     try:
+        await asyncio.to_thread(services.access.keys.maintain)
         await services.accounts.start()
         try:
             await services.sessions.start()
@@ -129,10 +136,11 @@ async def _lifespan(services: Services, publisher: Publisher, receive: Receive, 
         await services.accounts.close()
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         return
-    publishing = asyncio.create_task(publisher.run())
+    tasks = [asyncio.create_task(publisher.run()), asyncio.create_task(keep_maintained(services.access.keys))]
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    publishing.cancel()
+    for task in tasks:
+        task.cancel()
     publisher.publish()
     await services.sessions.close()
     await services.accounts.close()

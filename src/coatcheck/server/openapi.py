@@ -31,7 +31,7 @@ _POLICY = (
 
 def install(app: FastAPI, *, docs: bool) -> None:
     """Serve `/openapi.json`, and `/docs` where it is wanted. Call it after all other routes are in."""
-    describe_sessions(app)
+    describe_sessions(app, bearer=True)
     document = _complete(app.openapi())
     body = json.dumps(document, ensure_ascii=False).encode()
     page = _page(document).encode()
@@ -63,6 +63,8 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
                 if status >= "400" and "application/json" in response.get("content", {}):
                     response["content"] = {MEDIA_TYPE: response["content"]["application/json"]}
     paths[verify.PATH] = verify.OPENAPI
+    # No token is given for a token.
+    paths["/v1/token"]["post"]["security"] = [{"session": []}]
     return document
 
 
@@ -86,7 +88,7 @@ def _page(document: Mapping[str, Any]) -> str:
 def _needs(operation: Mapping[str, Any]) -> str:
     """Which credential: the names of the schemes, but for the session, which people know as a login."""
     names = [name for demand in operation.get("security", ()) for name in demand]
-    return escape(", ".join("login" if name == "session" else name for name in names))
+    return escape(" or ".join("login" if name == "session" else name for name in names))
 
 
 def _description(operation: Mapping[str, Any]) -> str:

@@ -26,10 +26,22 @@ from coatcheck.accounts import (
     UsernameTaken,
 )
 from coatcheck.errors import SessionRefused, StoreUnavailable
+from coatcheck.session import session_of
 
-__all__ = ["MEDIA_TYPE", "InvalidField", "Problem", "ProblemError", "documented", "install", "problem_response"]
+__all__ = [
+    "BAD_BEARER",
+    "MEDIA_TYPE",
+    "InvalidField",
+    "Problem",
+    "ProblemError",
+    "documented",
+    "install",
+    "problem_response",
+]
 
 MEDIA_TYPE = "application/problem+json"
+BAD_BEARER = 'Bearer error="invalid_token"'
+"""The challenge where an access token was sent that is not to be believed (RFC 6750, section 3.1)."""
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -56,11 +68,17 @@ class Problem(BaseModel):
     title: str = Field(description="The status in words.", examples=["Unauthorized"])
     status: int = Field(examples=[401])
     detail: str | None = Field(default=None, description="A sentence that can be shown to a person.")
+    error: str | None = Field(
+        default=None, description="Of tokens: the code of RFC 6749, section 5.2.", examples=["invalid_grant"]
+    )
     errors: list[InvalidField] | None = Field(default=None, description="With 422: which fields do not fit.")
 
 
 class ProblemError(Exception):
-    """Raised by a route to answer with a problem; `detail` is a sentence that may be shown to anybody."""
+    """Raised by a route to answer with a problem; `detail` is a sentence that may be shown to anybody.
+
+    `error` is a code for programs, where an RFC has one.
+    """
 
     def __init__(
         self,
@@ -68,12 +86,14 @@ class ProblemError(Exception):
         detail: str,
         *,
         headers: Mapping[str, str] | None = None,
+        error: str | None = None,
         errors: Sequence[InvalidField] = (),
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
-        self.headers = headers or {}
+        self.headers: Mapping[str, str] = headers or {}
+        self.error = error
         self.errors = errors
 
 
@@ -82,10 +102,11 @@ def problem_response(
     detail: str | None = None,
     *,
     headers: Mapping[str, str] | None = None,
+    error: str | None = None,
     errors: Sequence[InvalidField] = (),
 ) -> Response:
     """Give the answer. A 401 without a challenge of its own gets `Bearer` (RFC 6750, section 3)."""
-    problem = Problem(title=_title(status), status=status, detail=detail, errors=list(errors) or None)
+    problem = Problem(title=_title(status), status=status, detail=detail, error=error, errors=list(errors) or None)
     answer = JSONResponse(problem.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE)
     if status == 401:
         answer.headers.setdefault("www-authenticate", "Bearer")
@@ -122,7 +143,7 @@ def _title(status: int) -> str:
 
 async def _problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
-    return problem_response(error.status, error.detail, headers=error.headers, errors=error.errors)
+    return problem_response(error.status, error.detail, headers=error.headers, error=error.error, errors=error.errors)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
@@ -175,8 +196,10 @@ async def _account_refused(_: Request, error: Exception) -> Response:
     )
 
 
-async def _session_refused(_: Request, error: Exception) -> Response:
-    return problem_response(401, f"{str(error)[:1].upper()}{str(error)[1:]}.")
+async def _session_refused(request: Request, error: Exception) -> Response:
+    challenge = BAD_BEARER if session_of(request).by_bearer else "Bearer"
+    headers = {"www-authenticate": challenge}
+    return problem_response(401, f"{str(error)[:1].upper()}{str(error)[1:]}.", headers=headers)
 
 
 async def _unavailable(_: Request, error: Exception) -> Response:

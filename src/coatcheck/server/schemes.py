@@ -2,7 +2,7 @@
 
 Over TLS the cookie is `__Host-session`, which a browser takes only over TLS. Plain HTTP, where anybody on the way may
 read and plant cookies, has `session`. A session is marked at login with the scheme it was made over; under the other
-cookie its token is nobody's, whoever carries it over.
+cookie its token is nobody's, whoever carries it over; nor are its access tokens good there.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -10,7 +10,9 @@ from typing import Any, TypeAlias
 
 from coatcheck.asgi import SessionMiddleware
 from coatcheck.cookies import CookiePolicy
+from coatcheck.credentials import Verifier
 from coatcheck.manager import Sessions
+from coatcheck.server.problems import BAD_BEARER, problem_response
 from coatcheck.session import Session
 
 __all__ = ["PLAIN_COOKIE", "SCHEME", "TLS_COOKIE", "SchemeSessions"]
@@ -29,9 +31,11 @@ PLAIN_COOKIE = CookiePolicy(name="session", secure=False)
 class SchemeSessions:
     """SessionMiddleware with the cookie of the request's scheme, as ConnectionFactsMiddleware has put it right."""
 
-    def __init__(self, app: Application, sessions: Sessions, *, public_origins: Sequence[str]) -> None:
-        self._tls = _confined(app, sessions, TLS_COOKIE, "https", public_origins)
-        self._plain = _confined(app, sessions, PLAIN_COOKIE, "http", public_origins)
+    def __init__(
+        self, app: Application, sessions: Sessions, *, public_origins: Sequence[str], tokens: Verifier | None = None
+    ) -> None:
+        self._tls = _confined(app, sessions, TLS_COOKIE, "https", public_origins, tokens)
+        self._plain = _confined(app, sessions, PLAIN_COOKIE, "http", public_origins, tokens)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         # A plain function: one coroutine less on every request.
@@ -40,17 +44,34 @@ class SchemeSessions:
 
 
 def _confined(
-    app: Application, sessions: Sessions, cookie: CookiePolicy, scheme: str, public_origins: Sequence[str]
+    app: Application,
+    sessions: Sessions,
+    cookie: CookiePolicy,
+    scheme: str,
+    public_origins: Sequence[str],
+    tokens: Verifier | None,
 ) -> SessionMiddleware:
     def guard(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         session: Session = scope["session"]
         record = session.record
         if record is None or record.about.get(SCHEME) == scheme:
             return app(scope, receive, send)
+        if session.by_bearer:
+            return _refuse(scope, receive, send)
         # Once more without the cookie. The session that it named is not looked at, so nothing is said of it.
         stripped = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"cookie"]}
         del stripped["session"]
         return middleware(stripped, receive, send)
 
-    middleware = SessionMiddleware(guard, sessions, cookie=cookie, public_origins=public_origins)
+    middleware = SessionMiddleware(guard, sessions, cookie=cookie, public_origins=public_origins, tokens=tokens)
     return middleware
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    detail = "This access token was issued over the other scheme: log in over this one."
+    if scope["type"] == "websocket" and "websocket.http.response" not in (scope.get("extensions") or {}):
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": detail})
+        return
+    challenge = {"www-authenticate": BAD_BEARER}
+    await problem_response(401, detail, headers=challenge)(scope, receive, send)

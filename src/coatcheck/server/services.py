@@ -11,6 +11,7 @@ from coatcheck.manager import Sessions
 from coatcheck.server.attempts import Attempts
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.settings import Settings
+from coatcheck.tokens import AccessTokens, RefreshTokens
 
 __all__ = ["Services", "ServicesOf"]
 
@@ -24,6 +25,8 @@ class Services:
     sessions: Sessions
     accounts: Accounts
     attempts: Attempts
+    access: AccessTokens
+    refresh: RefreshTokens
 
 
 async def _services(request: Request) -> Services:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -24,13 +24,16 @@ from pydantic_settings import (
 
 from coatcheck.server.errors import SettingsError
 
-__all__ = ["Limits", "Settings", "Throttling", "load_settings", "restore_settings"]
+__all__ = ["LONGEST_ACCESS_TOKEN", "Limits", "Settings", "Throttling", "load_settings", "restore_settings"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _PREFIX = "COATCHECK_"
 Port = Annotated[int, Field(ge=1, le=65535)]
 Attempts = Annotated[int, Field(ge=1, le=100_000)]
 Period = Annotated[float, Field(ge=1, le=30 * 86400)]
+
+LONGEST_ACCESS_TOKEN = 3600.0
+"""Seconds that an access token is good for, at most."""
 
 
 def _default_data_dir() -> Path:
@@ -49,7 +52,7 @@ def _default_workers() -> int:
 class Limits(BaseModel):
     """What one client, or all of them, may take of the edge. Seconds and bytes unless the name says otherwise."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     request_headers_kb: int = Field(default=60, ge=1, le=8192)
     """Longest header section in KiB, the address included; beyond it the answer is 431."""
@@ -88,7 +91,7 @@ class Throttling(BaseModel):
     evenly spread; periods are seconds. A right password weighs nothing. Beyond it the answer is 429 with Retry-After.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     account_attempts: Attempts = 10
     """Wrong passwords on one account, from all devices together that have not logged in to it before."""
@@ -108,7 +111,9 @@ class Throttling(BaseModel):
 class Settings(BaseSettings):
     """All settings of one server, checked against each other; made by `load_settings`."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
 
     data_dir: Path = Field(default_factory=_default_data_dir)
     host: str = "127.0.0.1"
@@ -129,6 +134,15 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = "console"
     public_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins under which browsers reach this server, such as `https://login.example.com`."""
+    issuer: str | None = None
+    """This server as access tokens name it, a URL without a slash at its end (`iss`). Not set: the first public origin."""
+    audiences: Annotated[tuple[str, ...], NoDecode] = ()
+    """URLs of other services for which a logged-in browser may ask for an access token, beside those of services that were
+    added."""
+    access_token_lifetime: float = Field(default=300.0, ge=10, le=LONGEST_ACCESS_TOKEN)
+    """Seconds that an access token is good for."""
+    signing_algorithm: Literal["ES256", "Ed25519"] = "ES256"
+    """Of the keys that are made from now on."""
     edge: bool = True
     """False: no Envoy; HTTP/1.1 in plain on `http_port` by the workers alone."""
     trusted_proxies: int = Field(default=0, ge=0, le=16)
@@ -167,7 +181,7 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError(f"{value!r} is not an IP address; give one, or `localhost`") from None
 
-    @field_validator("public_origins", mode="before")
+    @field_validator("public_origins", "audiences", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -179,12 +193,26 @@ class Settings(BaseSettings):
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(_origin(item) for item in value))
 
+    @field_validator("audiences")
+    @classmethod
+    def _are_urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(_identifier(item) for item in value))
+
+    @field_validator("issuer")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None and (_identifier(value).endswith("/") or "?" in value):
+            raise ValueError(f"{value!r} is not an issuer; write it like https://login.example.com")
+        return value
+
     @model_validator(mode="after")
     def _agree(self) -> "Settings":
         if self.edge and self.http_port == self.https_port:
             raise ValueError(f"http_port and https_port are both {self.http_port}; give two different ports")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key belong together; give both or neither")
+        if self.effective_issuer() in self.audiences:
+            raise ValueError(f"audiences has {self.effective_issuer()}, which is this server itself; leave it out")
         return self
 
     def store_url(self) -> str:
@@ -194,6 +222,15 @@ class Settings(BaseSettings):
     def accounts_url(self) -> str:
         """Where accounts are kept: never the sessions' file, see the decision record on two SQLite libraries."""
         return self.accounts or f"sqlite+aiosqlite:///{self.data_dir}/accounts.sqlite3"
+
+    def effective_issuer(self) -> str:
+        """This server as access tokens name it, both as their issuer and as the audience of its own API."""
+        own = f"https://localhost:{self.https_port}" if self.edge else f"http://localhost:{self.http_port}"
+        return self.issuer or next(iter(self.public_origins), own)
+
+    def signing_keys_file(self) -> Path:
+        """Where the keys that sign access tokens are kept."""
+        return self.data_dir / "signing-keys.json"
 
     def cookie_keys_file(self) -> Path:
         """Where the keys of sealed cookies are kept."""
@@ -277,6 +314,19 @@ def _origin(text: str) -> str:
     if port is None or port == _DEFAULT_PORTS[parts.scheme]:
         return f"{parts.scheme}://{shown}"
     return f"{parts.scheme}://{shown}:{port}"
+
+
+def _identifier(text: str) -> str:
+    """`text` if it can name an issuer or an audience: an absolute URL without user and fragment, compared as it is written."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = urlsplit(""), None
+    plain = text.isascii() and text.isprintable() and " " not in text and len(text) <= 255
+    if not plain or parts.scheme not in _DEFAULT_PORTS or not host or "#" in text or "@" in parts.netloc:
+        raise ValueError(f"{text!r} is not a URL that can name a service; write it like https://orders.example.com")
+    return text
 
 
 def _explain(error: Mapping[str, Any], given: Mapping[str, object]) -> str:

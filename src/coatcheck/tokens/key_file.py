@@ -55,8 +55,9 @@ class KeyFile:
 
     def update(self, change: Change) -> list[SigningKey]:
         """Change the ring under a lock that all processes respect."""
-        lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = -1
         try:
+            lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
             keys = change(self.load())
             partial = self.path.with_suffix(".partial")
@@ -71,4 +72,5 @@ class KeyFile:
         except OSError as error:
             raise UsageError(f"the signing keys in {self.path} cannot be written: {error.strerror}") from error
         finally:
-            os.close(lock)
+            if lock >= 0:
+                os.close(lock)

@@ -16,8 +16,10 @@ from coatcheck.server.attempts import PLAIN_DEVICE, TLS_DEVICE, Attempts
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.services import Services
 from coatcheck.server.settings import Settings
+from coatcheck.server.signing import open_access_tokens
 from coatcheck.stores.sqlite import SQLiteStore
 from coatcheck.testing import GatedStore, ManualClock
+from coatcheck.tokens import RefreshTokens
 
 CHEAP = HashParameters(memory_kib=8, passes=1, lanes=1)
 PASSWORD = "correct horse"
@@ -48,12 +50,15 @@ class House:
         self.accounts = accounts(self.settings.accounts_url(), hasher=self.hasher, clock=self.clock)
         self.worker = WorkerContext(runtime_dir=path, worker_id=WORKER)
         self.attempts = Attempts(self.accounts, self.settings.throttling, keys or [new_key()], clock=self.clock)
+        self.access = open_access_tokens(self.settings, clock=self.clock)
         self.services = Services(
             settings=self.settings,
             worker=self.worker,
             sessions=self.sessions,
             accounts=self.accounts,
             attempts=self.attempts,
+            access=self.access,
+            refresh=RefreshTokens(self.sessions, self.access),
         )
         self.app = compose(self.services)
         self._exits = contextlib.AsyncExitStack()
@@ -61,6 +66,7 @@ class House:
     async def __aenter__(self) -> Self:
         await self._exits.enter_async_context(self.accounts)
         await self._exits.enter_async_context(self.sessions)
+        self.access.keys.maintain()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -87,6 +93,19 @@ class House:
         answer = await client.post("/v1/login", json={"username": username, "password": PASSWORD})
         assert answer.status_code == 200, answer.text
         return client
+
+
+async def log_in_for_tokens(client: httpx.AsyncClient, username: str) -> dict[str, Any]:
+    """Give what a login by token answers."""
+    form = {"username": username, "password": PASSWORD, "mode": "token"}
+    answer = await client.post("/v1/login", json=form)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header that carries an access token."""
+    return {"authorization": f"Bearer {token}"}
 
 
 def session_line(answer: httpx.Response) -> str:

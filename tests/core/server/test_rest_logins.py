@@ -115,14 +115,6 @@ async def test_logging_in_as_somebody_else_leaves_the_first_user_without_that_se
         assert await house.sessions.list_user(ada.id) == []
 
 
-async def test_tokens_are_not_there_yet_and_a_request_for_one_is_refused_by_name(tmp_path: Path) -> None:
-    async with House(tmp_path) as house, house.client() as client:
-        await house.register("ada")
-        answer = await login(client, mode="token")
-        assert answer.status_code == 422
-        assert answer.json()["errors"] == [{"field": "mode", "detail": "There is no such field here."}]
-
-
 async def test_logging_out_ends_the_session_and_deletes_the_cookie(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
         client = await house.log_in("ada")

@@ -1,4 +1,4 @@
-"""Who may what: every REST route for nobody, owner, another user, a service, and an administrator.
+"""Who may what: every REST route for nobody, owner, another user, a service, an administrator, and a token of the owner.
 
 A route without a row fails. Also here, since every route passes by: what is answered is what `/openapi.json` says, and
 every answer is fenced in.
@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from coatcheck.accounts import ServiceAccounts
 from coatcheck.server.rest import ROUTERS
-from tests.core.server.house import PASSWORD, House, session_id
+from tests.core.server.house import PASSWORD, House, bearer, log_in_for_tokens, session_id
 
 OWNER = "owner"
 
@@ -30,8 +30,13 @@ class Row(NamedTuple):
     service: int
     admin: int
     form: Any = None
+    token: int | None = None
+    """The owner by an access token; None: as by cookie."""
 
 
+AUDIENCE = "https://orders.example.com"
+# Anybody may send these: nobody needs to be logged in, and a bad access token is refused all the same.
+OPEN = {"/v1/login", "/v1/logout", "/v1/token/refresh", "/v1/token/revoke"}
 LOGIN = {"username": "ada", "password": PASSWORD}
 CHANGE = {"current_password": PASSWORD, "new_password": "new horse"}
 
@@ -41,17 +46,22 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", "/v1/users/{user_id}"): Row(401, 200, 200, 401, 200),
     ("GET", "/v1/me"): Row(401, 200, 200, 401, 200),
     ("POST", "/v1/me/password"): Row(401, 200, 200, 401, 200, CHANGE),
-    ("POST", "/v1/login"): Row(200, 200, 200, 200, 200, LOGIN),
+    ("POST", "/v1/login"): Row(200, 200, 200, 200, 200, LOGIN, token=400),
     ("POST", "/v1/logout"): Row(204, 204, 204, 204, 204),
     ("POST", "/v1/reauthenticate"): Row(401, 200, 200, 401, 200, {"password": PASSWORD}),
     ("GET", "/v1/sessions"): Row(401, 200, 200, 401, 200),
     ("DELETE", "/v1/sessions/{session_id}"): Row(401, 204, 404, 401, 404),
     ("DELETE", "/v1/sessions"): Row(401, 200, 200, 401, 200),
+    ("POST", "/v1/token"): Row(401, 200, 200, 401, 200, {"audience": AUDIENCE}, token=403),
+    # Who has a refresh token needs nothing else; this is none.
+    ("POST", "/v1/token/refresh"): Row(400, 400, 400, 400, 400, {"refresh_token": "x"}),
+    ("POST", "/v1/token/revoke"): Row(200, 200, 200, 200, 200, {"token": "x"}),
     ("GET", "/v1/verify"): Row(401, 200, 200, 401, 200),
     # To the routes of services all users are nobody.
     ("GET", "/v1/service"): Row(401, 401, 401, 200, 401),
     # Anybody's.
     ("GET", "/v1/connection"): Row(200, 200, 200, 200, 200),
+    ("GET", "/.well-known/jwks.json"): Row(200, 200, 200, 200, 200),
     ("GET", "/healthz"): Row(200, 200, 200, 200, 200),
     ("GET", "/readyz"): Row(200, 200, 200, 200, 200),
     ("GET", "/openapi.json"): Row(200, 200, 200, 200, 200),
@@ -90,7 +100,7 @@ async def test_every_route_has_a_row_and_every_row_a_route(tmp_path: Path) -> No
 @pytest.mark.parametrize(("method", "path"), TABLE)
 async def test_who_may_what(tmp_path: Path, method: str, path: str) -> None:
     row = TABLE[method, path]
-    async with House(tmp_path) as house:
+    async with House(tmp_path, audiences=[AUDIENCE]) as house:
         user_id = await house.register("ada")
         owner, aside = await house.log_in("ada"), await house.log_in("ada")
         ids = {"user_id": user_id, "session_id": await session_id(aside), "digest": "x", "name": "y"}
@@ -108,6 +118,38 @@ async def test_who_may_what(tmp_path: Path, method: str, path: str) -> None:
             if who != OWNER:
                 # Whatever others did, the owner's sessions are as they were.
                 assert (await aside.get("/v1/me")).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), TABLE)
+async def test_what_the_owner_may_by_an_access_token(tmp_path: Path, method: str, path: str) -> None:
+    row = TABLE[method, path]
+    async with House(tmp_path, audiences=[AUDIENCE]) as house:
+        user_id = await house.register("ada")
+        aside = await house.log_in("ada")
+        ids = {"user_id": user_id, "session_id": await session_id(aside), "digest": "x", "name": "y", "who": "token"}
+        client = house.client(headers=bearer((await log_in_for_tokens(house.client(), "ada"))["access_token"]))
+        answer = await ask(client, method, path, row.form, ids)
+        assert answer.status_code == (row.owner if row.token is None else row.token), answer.text
+        assert_fenced(answer)
+        await assert_documented(house.client(), method, path, answer)
+        assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(("method", "path"), TABLE)
+async def test_a_bad_token_is_401_everywhere_whatever_cookie_comes_with_it(
+    tmp_path: Path, method: str, path: str
+) -> None:
+    async with House(tmp_path) as house:
+        client = await house.log_in("ada")
+        ids = dict.fromkeys(("user_id", "session_id", "digest", "name", "who"), "x")
+        client.headers.update(bearer("e.e.e"))
+        answer = await ask(client, method, path, TABLE[method, path].form, ids)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+        assert "e.e.e" not in answer.text
+        assert_fenced(answer)
+        if path in OPEN or TABLE[method, path].nobody == 401:
+            await assert_documented(house.client(), method, path, answer)
 
 
 async def service_client(house: House) -> httpx.AsyncClient:
@@ -178,11 +220,15 @@ async def assert_documented(client: httpx.AsyncClient, method: str, path: str, a
         return
     (media_type,) = content
     assert answer.headers["content-type"] == media_type
-    reference = content[media_type]["schema"]["$ref"]
-    assert reference.startswith("#/components/schemas/")
-    schema = document["components"]["schemas"][reference.rpartition("/")[2]]
+    described = content[media_type]["schema"]
     body = answer.json()
-    assert set(schema.get("required", ())) <= set(body) <= set(schema["properties"])
+    fitting: list[str] = []
+    for reference in [one["$ref"] for one in described.get("anyOf", [described])]:
+        assert reference.startswith("#/components/schemas/")
+        schema = document["components"]["schemas"][reference.rpartition("/")[2]]
+        if set(schema.get("required", ())) <= set(body) <= set(schema["properties"]):
+            fitting.append(reference)
+    (reference,) = fitting
     if answer.status_code >= 400:
         assert (body["status"], reference) == (answer.status_code, "#/components/schemas/Problem")
 
@@ -191,8 +237,9 @@ async def test_the_schema_says_which_routes_need_a_login_and_what_they_refuse(tm
     async with House(tmp_path) as house, house.client() as client:
         document = (await client.get("/openapi.json")).json()
     schemes = document["components"]["securitySchemes"]
-    assert set(schemes) == {"session", "service"}
-    session, service = schemes["session"], schemes["service"]
+    assert set(schemes) == {"session", "service", "bearer"}
+    session, service, access = schemes["session"], schemes["service"], schemes["bearer"]
+    assert (access["type"], access["scheme"], access["bearerFormat"]) == ("http", "bearer", "JWT")
     assert (session["type"], session["in"], session["name"]) == ("apiKey", "cookie", "__Host-session")
     assert (service["type"], service["scheme"]) == ("http", "basic")
     for (method, path), row in TABLE.items():
@@ -201,10 +248,13 @@ async def test_the_schema_says_which_routes_need_a_login_and_what_they_refuse(tm
         if operation is None:
             continue
         if nobody == 401:
-            assert operation["security"] == [{"service" if row.service == 200 else "session": []}], path
+            names = ["service"] if row.service == 200 else ["session", "bearer"]
+            if row.token == 403:
+                names.remove("bearer")
+            assert operation["security"] == [{name: []} for name in names], path
         answers = operation["responses"]
         assert ("security" in operation) is (nobody == 401), path
-        assert ("401" in answers) is (nobody == 401 or path == "/v1/login"), path
+        assert ("401" in answers) is (nobody == 401 or path in OPEN), path
         if form is not None:
             assert {"400", "413", "422"} <= set(answers), path
         if method != "GET":

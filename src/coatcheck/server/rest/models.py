@@ -1,7 +1,7 @@
 """What the REST API takes and gives, exactly as OpenAPI shows it. Leaves limits of names and passwords to `accounts`."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -11,31 +11,46 @@ from coatcheck.record import SessionRecord
 from coatcheck.server.printable import printable
 
 __all__ = [
+    "KIND",
+    "TOKEN",
+    "AccessToken",
+    "AccessTokenWanted",
+    "AnyToken",
     "ChangedPassword",
     "ConnectionView",
     "Credentials",
     "EndedSessions",
+    "KeySet",
     "LoggedIn",
     "Me",
     "PasswordAgain",
     "Person",
+    "RefreshToken",
     "Registration",
     "ServiceView",
     "SessionList",
     "SessionView",
     "StatusView",
     "TLSView",
+    "TokenLogin",
+    "Tokens",
     "me",
     "moment",
     "session_view",
 ]
+
+KIND = "kind"
+"""The key in a session's `about` that says how its client names it; `TOKEN`, or else by the cookie."""
+TOKEN = "token"  # no password
 
 # Of strict type, so that a number is no username; SecretStr, so that no repr and no traceback shows it.
 Password = Annotated[SecretStr, Field(strict=True)]
 
 
 class _Input(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+    """What clients send: strictly of its type, nothing unknown, and never shown in an error."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class Registration(_Input):
@@ -52,6 +67,10 @@ class Credentials(_Input):
     username: str = Field(examples=["ada"])
     password: Password
     remember: bool = Field(default=False, description="Whether the cookie outlives the browser's session.")
+    mode: Literal["cookie", "token"] = Field(
+        default="cookie",
+        description="How the client will say who it is: by the cookie that is set, or by tokens that it keeps itself.",
+    )
 
 
 class PasswordAgain(_Input):
@@ -65,6 +84,27 @@ class ChangedPassword(_Input):
 
     current_password: Password
     new_password: Password
+
+
+class RefreshToken(_Input):
+    """A refresh token, to be exchanged."""
+
+    refresh_token: str = Field(description="Of a login, or of the exchange before. Good for one.")
+
+
+class AnyToken(_Input):
+    """A token to be revoked (RFC 7009, section 2.1)."""
+
+    token: str = Field(description="A refresh token, or an access token for this server.")
+    token_type_hint: str | None = Field(default=None, description="Not needed: tokens are told apart by themselves.")
+
+
+class AccessTokenWanted(_Input):
+    """For whom an access token is wanted."""
+
+    audience: str = Field(
+        description="The service's URL, as the operator has it.", examples=["https://orders.example.com"]
+    )
 
 
 class Person(BaseModel):
@@ -89,6 +129,7 @@ class SessionView(BaseModel):
     authenticated_at: datetime | None = Field(description="When the password was last given.")
     last_seen_at: datetime = Field(description="When it was last used, late by up to a minute.")
     expires_at: datetime = Field(description="When it ends even if it is used.")
+    kind: Literal["cookie", "token"] = Field(description="How the client says that it is this session.")
     method: str | None = Field(description="How the user logged in.", examples=["password"])
     address: str | None = Field(description="Where the login came from.", examples=["192.0.2.7"])
     user_agent: str | None = Field(
@@ -102,6 +143,33 @@ class LoggedIn(BaseModel):
 
     user: Me
     session: SessionView
+
+
+class AccessToken(BaseModel):
+    """An access token (RFC 6750): a JWT by RFC 9068."""
+
+    access_token: str = Field(description="For `Authorization: Bearer`.")
+    token_type: Literal["Bearer"] = "Bearer"  # no password
+    expires_in: int = Field(description="Seconds.", examples=[300])
+
+
+class Tokens(AccessToken):
+    """An access token, and what to get the next one with."""
+
+    refresh_token: str = Field(description="Good for one exchange, which gives the next. Keep it secret.")
+
+
+class TokenLogin(Tokens):
+    """Who is logged in now, their session, and the tokens that lead to it."""
+
+    user: Me
+    session: SessionView
+
+
+class KeySet(BaseModel):
+    """The public keys that verify access tokens (RFC 7517, section 5)."""
+
+    keys: list[dict[str, str]]
 
 
 class SessionList(BaseModel):
@@ -170,6 +238,7 @@ def session_view(session: SessionInfo | SessionRecord, current: str | None) -> S
         authenticated_at=None if session.authenticated_at is None else moment(session.authenticated_at),
         last_seen_at=moment(session.last_seen_at),
         expires_at=moment(session.expires_at),
+        kind="token" if about.get(KIND) == TOKEN else "cookie",
         method=about.get("method"),
         address=about.get("address"),
         user_agent=None if user_agent is None else printable(user_agent),

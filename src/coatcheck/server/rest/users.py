@@ -6,12 +6,12 @@ from starlette.requests import Request
 from coatcheck.errors import StoreUnavailable
 from coatcheck.server.problems import ProblemError, documented
 from coatcheck.server.rest.access import LoginSession, LoginUser, enter_session
-from coatcheck.server.rest.models import ChangedPassword, LoggedIn, Me, Person, Registration, me, session_view
+from coatcheck.server.rest.models import ChangedPassword, LoggedIn, Me, Person, Registration, TokenLogin, me
 from coatcheck.server.services import ServicesOf
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["users"])
+router: APIRouter = APIRouter(tags=["users"])
 
 
 @router.post("/v1/users", status_code=201, responses=documented(400, 403, 409, 413, 422, 429, 503))
@@ -46,8 +46,10 @@ async def show_me(user: LoginUser) -> Me:
 @router.post("/v1/me/password", responses=documented(400, 401, 403, 413, 422, 429, 503))
 async def change_password(
     form: ChangedPassword, request: Request, session: LoginSession, user: LoginUser, services: ServicesOf
-) -> LoggedIn:
+) -> LoggedIn | TokenLogin:
     """Change the password. Ends every other session of the user; this one goes on under a new secret.
+
+    Where an access token brought the request, the answer has new tokens, and the old ones are worth nothing any more.
 
     403 where the current password is not right, 429 after too many that were not.
     """
@@ -70,6 +72,4 @@ async def change_password(
         ) from None
     record = session.record
     assert record is not None
-    await enter_session(request, session, services, user, epoch=record.epoch)
-    assert session.record is not None
-    return LoggedIn(user=me(user), session=session_view(session.record, session.id))
+    return await enter_session(request, session, services, user, epoch=record.epoch)

@@ -39,11 +39,12 @@ class Verify:
         if scope["method"] not in ("GET", "HEAD"):
             await problem_response(405, "Ask with GET.", headers={"allow": "GET, HEAD"})(scope, receive, send)
             return
-        refusal = self._foreign(scope["headers"])
+        session: Session = scope["session"]
+        # No browser sends a bearer by itself, so with one no other site can have caused the request.
+        refusal = None if session.by_bearer else self._foreign(scope["headers"])
         if refusal is not None:
             await problem_response(403, refusal)(scope, receive, send)
             return
-        session: Session = scope["session"]
         user_id, session_id = session.user_id, session.id
         if user_id is None or session_id is None:
             await problem_response(401, "Nobody is logged in.")(scope, receive, send)
@@ -109,10 +110,10 @@ OPENAPI: dict[str, Any] = {
     "get": {
         "tags": ["verify"],
         "summary": "Verify",
-        "description": "For reverse proxies: whose request is this? Ask with the original request's Cookie, Origin and "
-        "Sec-Fetch-Site, and its method in X-Original-Method or X-Forwarded-Method. The body is empty.",
+        "description": "For reverse proxies: whose request is this? Ask with the original request's Cookie or Authorization, "
+        "Origin and Sec-Fetch-Site, and its method in X-Original-Method or X-Forwarded-Method. The body is empty.",
         "operationId": "verify",
-        "security": [{"session": []}],
+        "security": [{"session": []}, {"bearer": []}],
         "parameters": [
             _header("X-Original-Method", "The method of the original request (nginx, by hand)."),
             _header("X-Forwarded-Method", "The same, as Traefik and Caddy send it."),

@@ -230,7 +230,7 @@ class _Response:
         if not session.used:
             self.started = True
             return self._send(message)
-        if session.needs_commit():
+        if session.needs_commit() or session.cookie_change is not None:
             return self._commit_and_send(message)
         return self._start(message)
 
@@ -249,15 +249,37 @@ class _Response:
             self._session.discard()
             await self.fail(error)
             return
+        await self._drop_dead_cookie()
         await self._start(message)
 
+    async def _drop_dead_cookie(self) -> None:
+        """Say nothing of a session that was ended, or got another secret, since this request made its cookie."""
+        session = self._session
+        change = session.cookie_change
+        if change is None or change.token is None:
+            return
+        token = change.token.encode("ascii")
+        sessions = self._middleware.sessions
+        if sessions.load_cached(token) is None:
+            try:
+                if (await sessions.load(token)).record is None:
+                    session.cookie_change = None
+            except StoreUnavailable:
+                pass  # what the verb answered is the last that is known
+
     async def fail(self, error: StoreUnavailable | SessionRefused) -> None:
-        """Answer in the application's place."""
-        self.started = self._replaced = True
+        """Answer in the application's place. Verbs that were awaited stand, and so does the cookie that they made."""
+        self._replaced = True
+        await self._drop_dead_cookie()
+        send = self._send if self._session.cookie_change is None else self._send_with_cookie
+        self.started = True
         if isinstance(error, StoreUnavailable):
-            await _answer(self._send, _unavailable(error), retry_after=error.retry_after)
+            await _answer(send, _unavailable(error), retry_after=error.retry_after)
         else:
-            await _answer(self._send, Refusal(401, str(error)))
+            await _answer(send, Refusal(401, str(error)))
+
+    def _send_with_cookie(self, message: Message) -> Awaitable[None]:
+        return self._start(message) if message["type"] == "http.response.start" else self._send(message)
 
 
 class _Socket:
@@ -304,6 +326,7 @@ class _Socket:
             return
         if message["type"] == "websocket.close":
             self._closed = True
+        self._watch()
         await self._send(message)
 
     async def _accept(self, message: Message) -> None:
@@ -314,14 +337,20 @@ class _Socket:
             message["headers"] = self._middleware.headers(session, message.get("headers") or ())
         await self._send(message)
         self._accepted = True
-        if session.record is not None:
-            self._live = self._middleware.sessions.watch(session.record, kind="websocket", close=self._end)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Count the connection under its session, which may have begun only after the handshake."""
+        record = self._session.record
+        if self._live is None and record is not None and self._accepted:
+            self._live = self._middleware.sessions.watch(record, kind="websocket", close=self._end)
             # What happened between the handshake's look-up and the registration was told to nobody.
-            self._middleware.sessions.recheck(session.record.id)
+            self._middleware.sessions.recheck(record.id)
 
     async def receive(self) -> Message:
         if self._ended.done():
             return await self._disconnect()
+        self._watch()
         if self._pending is None:
             self._pending = asyncio.ensure_future(self._receive())
         await asyncio.wait((self._pending, self._ended), return_when=asyncio.FIRST_COMPLETED)

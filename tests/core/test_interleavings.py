@@ -124,6 +124,56 @@ async def test_a_login_that_was_ended_before_the_response_left_sets_no_cookie() 
         assert answer.all(b"set-cookie") == []
 
 
+async def test_a_login_that_was_ended_sets_no_cookie_even_if_nothing_was_written_after_it() -> None:
+    async with nodes(2) as (here, there):
+        for elsewhere in (here, there):
+
+            async def handler(session: Session, node: Node = elsewhere) -> None:
+                await session.log_in("user")
+                await node.sessions.end_user("user")
+
+            answer = await here.get(None, handler)
+            assert answer.status == 200
+            assert answer.all(b"set-cookie") == []
+
+
+async def test_the_cookie_of_a_new_secret_costs_no_look_at_the_store() -> None:
+    async with nodes() as (here,):
+        before = here.store.reads
+
+        async def handler(session: Session) -> None:
+            await session.log_in("user")
+            nonlocal before
+            before = here.store.reads
+
+        answer = await here.get(None, handler)
+        assert answer.cookie is not None
+        assert here.store.reads == before
+
+
+async def test_a_verb_that_stands_has_its_cookie_even_if_the_rest_could_not_be_stored() -> None:
+    async with nodes() as (here,):
+        token = await here.log_in()
+
+        async def regenerate(session: Session) -> None:
+            await session.regenerate()
+            session["x"] = 1
+            here.store.down = True
+
+        async def regenerate_and_raise(session: Session) -> None:
+            await session.regenerate()
+            here.store.down = True
+            await session.regenerate()
+
+        for handler in (regenerate, regenerate_and_raise):
+            answer = await here.get(token, handler)
+            here.store.down = False
+            assert answer.status == 503
+            assert answer.cookie is not None, "or the client is logged out by an outage"
+            token = answer.cookie.partition(b"=")[2]
+            assert await here.user(token) == "user"
+
+
 async def test_a_refused_verb_that_the_handler_shrugs_off_leaves_no_cookie() -> None:
     async with nodes() as (here,):
 
@@ -229,6 +279,30 @@ async def test_a_connection_that_came_while_another_was_being_confirmed_is_confi
         async with asyncio.timeout(5):
             while closed != ["first", "second"]:
                 await asyncio.sleep(0.005)
+
+
+async def test_a_websocket_whose_session_began_after_its_handshake_ends_with_it_too() -> None:
+    async with nodes() as (here,):
+        inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await receive()
+            await session_of(scope).log_in("user")
+            await send({"type": "websocket.send", "text": session_of(scope).id})
+            assert (await receive())["code"] == 4401
+
+        scope = {"type": "websocket", "path": "/", "scheme": "wss", "headers": []}
+        running = asyncio.create_task(SessionMiddleware(app, here.sessions)(scope, inbox.get, sent.put))
+        inbox.put_nowait({"type": "websocket.connect"})
+        inbox.put_nowait({"type": "websocket.receive", "text": "log me in"})
+        async with asyncio.timeout(5):
+            assert (await sent.get())["type"] == "websocket.accept"
+            assert await here.sessions.end((await sent.get())["text"])
+            assert (await sent.get())["code"] == 4401
+            await running
 
 
 async def test_a_deadline_that_came_while_the_store_was_away_is_kept_when_it_is_back() -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from coatcheck.server.connection_table import ConnectionTable
 from coatcheck.server.context import WorkerContext
-from coatcheck.server.forwarded import forwarded
+from coatcheck.server.forwarded import forwarded, unmapped
 
 __all__ = [
     "LOCAL_CONNECTION",
@@ -200,4 +200,4 @@ def _text(value: bytes | None) -> str | None:
 
 def _address(value: bytes) -> tuple[str, int]:
     host, _, port = value.decode("latin-1").rpartition(":")
-    return host.strip("[]"), int(port) if port.isdigit() else 0
+    return unmapped(host.strip("[]")), int(port) if port.isdigit() else 0

@@ -19,11 +19,16 @@ __all__ = ["EDGE_SECRET", "Edge", "edge_config", "secret_config"]
 
 Json: TypeAlias = dict[str, Any]
 
-EDGE_SECRET = "leaf"  # noqa: S105 - the name under which Envoy asks for the certificate
+EDGE_SECRET = "leaf"
 _TYPE = "type.googleapis.com/envoy."
 _LOOPBACK_RANGES = (("127.0.0.0", 8), ("::1", 128))
-# What follows a chunk must be its line end: others in the way may not overlook as generously what is not.
-_RUNTIME: Json = {"envoy.reloadable_features.strict_chunk_parsing": True}
+_RUNTIME: Json = {
+    # What follows a chunk must be its line end: others in the way may not overlook as generously what is not.
+    "envoy.reloadable_features.strict_chunk_parsing": True,
+    # The longest expression says what stands in X-Forwarded-For behind sixteen proxies.
+    "re2.max_program_size.error_level": 1000,
+    "re2.max_program_size.warn_level": 1000,
+}
 _HSTS = 31_536_000
 """A year, which is what the lists built into browsers ask for at least."""
 

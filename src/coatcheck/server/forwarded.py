@@ -7,7 +7,7 @@ N of them the Nth entry from the right is the last that no client can have writt
 import ipaddress
 from collections.abc import Iterable
 
-__all__ = ["forwarded"]
+__all__ = ["forwarded", "unmapped"]
 
 
 def forwarded(headers: Iterable[tuple[bytes, bytes]], proxies: int) -> tuple[str, bool] | None:
@@ -30,4 +30,11 @@ def forwarded(headers: Iterable[tuple[bytes, bytes]], proxies: int) -> tuple[str
         return None
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
         return None
-    return str(address), protos == [b"https"]
+    return unmapped(str(address)), protos == [b"https"]
+
+
+def unmapped(address: str) -> str:
+    """An IPv4 address that a proxy wrote as an IPv6 one (RFC 4291, section 2.5.5.2) as what it is; others as they are."""
+    if not address.startswith("::ffff:"):
+        return address
+    return str(ipaddress.IPv6Address(address).ipv4_mapped or address)

@@ -35,7 +35,8 @@ BEYOND = Edge(
     grpc_sockets=("/run/g0.sock", "/run/g1.sock"),
     limits=Limits(request_headers_kb=16, concurrent_streams=7, connections=99, keepalive_timeout=5),
 )
-EDGES = pytest.mark.parametrize("edge", [LOOPBACK, BEYOND], ids=["loopback", "beyond"])
+PROXIED = replace(BEYOND, trusted_proxies=16, hsts_max_age=0, limits=Limits(requests_per_second=0))
+EDGES = pytest.mark.parametrize("edge", [LOOPBACK, BEYOND, PROXIED], ids=["loopback", "beyond", "proxied"])
 
 
 def managers(edge: Edge) -> Iterator[Any]:
@@ -135,7 +136,7 @@ def test_no_port_is_shared_with_another_server(edge: Edge) -> None:
 @EDGES
 def test_unknown_hosts_are_misdirected_everywhere(edge: Edge) -> None:
     for manager in managers(edge):
-        assert hosts(manager)["*"]["routes"][0]["direct_response"]["status"] == 421
+        assert hosts(manager)["*"]["routes"][-1]["direct_response"]["status"] == 421
 
 
 def test_on_loopback_plain_requests_are_served_to_loopback_names_only() -> None:

@@ -26,6 +26,7 @@ def test_it_names_its_subcommands_and_what_each_is_for() -> None:
         ("serve", "Run the server"),
         ("users", "Add and list users"),
         ("sessions", "List sessions"),
+        ("keys", "List, rotate and retire the keys"),
         ("services", "Add, list and remove services"),
     ):
         assert any(line.split()[:1] == [name] and purpose in line for line in help_text.splitlines()), name
@@ -37,7 +38,7 @@ def test_defaults_in_square_brackets_are_no_markup() -> None:
     assert "[SQLite in the data directory]" in run("sessions", "list", "--help")[1]
 
 
-@pytest.mark.parametrize("arguments", [(), ("users",), ("sessions",), ("services",)])
+@pytest.mark.parametrize("arguments", [(), ("users",), ("sessions",), ("keys",), ("services",)])
 def test_alone_it_shows_its_help(arguments: tuple[str, ...]) -> None:
     assert "Usage:" in run(*arguments)[1]
 

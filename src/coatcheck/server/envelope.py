@@ -5,6 +5,7 @@ without the values of variables. Leaves what is answered to everything within.
 """
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from time import perf_counter
 from typing import Any, TypeAlias
@@ -26,6 +27,8 @@ MAX_BODY = 64 * 1024
 """Bytes in a request's body, at most, unless told otherwise."""
 
 _MOST_PATH = 200
+# As long as no id is, but every secret of ours: somebody put a token where an id belongs.
+_SECRET = re.compile(r"[A-Za-z0-9_-]{40,}")
 _QUIET = frozenset(("/healthz", "/readyz"))
 _SECURITY = tuple((name.encode("ascii"), value.encode("ascii")) for name, value in SECURITY_HEADERS)
 _log = logging.getLogger("coatcheck.request")
@@ -176,4 +179,4 @@ def _path(scope: Scope) -> str:
     # As it was sent: what is decoded could hold line breaks. Never the query, which may hold anything.
     raw: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "backslashreplace")
     path = raw.partition(b"?")[0][:_MOST_PATH].decode("latin-1")
-    return path if path.isascii() and path.isprintable() else ascii(path)[1:-1]
+    return _SECRET.sub("[hidden]", path if path.isascii() and path.isprintable() else ascii(path)[1:-1])

@@ -14,6 +14,10 @@ import structlog
 __all__ = ["configure_logging"]
 
 
+_TALKATIVE = ("uvicorn", "websockets")
+"""Below INFO they write down whole handshakes, cookies included; whoever turns everything up does not want that."""
+
+
 class _ToStderr(logging.Handler):
     """Writes to what is standard error now, not to what it was when logging was set up."""
 
@@ -47,6 +51,8 @@ def configure_logging(form: Literal["console", "json"], *, level: int = logging.
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("coatcheck").setLevel(level)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _last(form: Literal["console", "json"]) -> Sequence[structlog.typing.Processor]:

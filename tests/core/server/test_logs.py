@@ -128,6 +128,32 @@ async def test_nothing_secret_is_logged_not_even_by_a_failure(tmp_path: Path, wr
         assert secret not in said
 
 
+async def test_a_token_where_an_id_belongs_is_not_logged(tmp_path: Path, written: Written) -> None:
+    configure_logging("json")
+    async with House(tmp_path) as house:
+        client = await house.log_in("ada")
+        token = client.cookies[COOKIE]
+        await client.delete(f"/v1/sessions/{token}")
+        await client.delete(f"/v1/sessions/{token.replace('.', '%2E')}")
+        await client.delete(f"/v1/sessions/{token.partition('.')[0]}")
+    session_id, _, secret = token.partition(".")
+    assert secret not in written.text
+    assert [line["path"] for line in written.lines()[1:]] == [
+        f"/v1/sessions/{session_id}.[hidden]",
+        f"/v1/sessions/{session_id}%[hidden]",
+        f"/v1/sessions/{session_id}",
+    ]
+
+
+def test_what_writes_down_cookies_is_never_turned_up_to_do_so(written: Written) -> None:
+    configure_logging("json", level=logging.DEBUG)
+    logging.getLogger().setLevel(logging.DEBUG)
+    for name in ("uvicorn.error", "uvicorn", "websockets.server"):
+        logging.getLogger(name).debug("< cookie: session=%s", CANARY)
+        logging.getLogger(name).info("said")
+    assert [line["event"] for line in written.lines()] == ["said"] * 3
+
+
 def test_lines_of_libraries_have_the_same_form_from_warnings_on(written: Written) -> None:
     configure_logging("json")
     logging.getLogger("some.library").info("not this")

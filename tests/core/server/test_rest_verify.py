@@ -38,7 +38,7 @@ async def test_a_logged_in_user_is_named_in_headers_and_the_body_is_empty(tmp_pa
         assert answer.headers["x-auth-user-name"] == "Ada"
         assert client.cookies[COOKIE].startswith(answer.headers["x-auth-session-id"] + ".")
         assert answer.headers["cache-control"] == "no-store"
-        assert answer.headers["vary"] == "Cookie"
+        assert answer.headers["vary"] == "Cookie, Authorization"
 
 
 async def test_a_username_is_percent_encoded(tmp_path: Path) -> None:

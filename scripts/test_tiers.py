@@ -44,7 +44,11 @@ TIERS = {
         packages=("chromium=chromium", "fonts-liberation=/usr/share/fonts/truetype/liberation*"),
     ),
     "faults": Tier(budget=100, covers=True),
-    "slow": Tier(required=False, pytest=("-n", "0")),
+    "slow": Tier(
+        required=False,
+        packages=("curl=curl", "nginx=/usr/sbin/nginx", "systemd=systemd-analyze"),
+        pytest=("-n", "0"),
+    ),
 }
 
 # The layers of the library, which the coverage is of; the server and the accounts are tested from outside.

@@ -6,6 +6,7 @@ begun learns of every change to its session, and is kept only if what it read is
 
 import asyncio
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 
 from coatcheck.clock import Clock
@@ -57,6 +58,9 @@ class NearCache:
         self._max_staleness = max_staleness
         self._clock = clock
         self._bytes = 0
+        # Stores that work from any loop work from any thread. `get`, which every request calls, needs no lock: it is
+        # one look-up in a dict.
+        self._lock = threading.RLock()
         self._users: dict[str, str | set[str]] = {}  # one id as it is, several as a set: most users have one
         self._fills: dict[str, list[Fill]] = {}
         self.hits: int = 0
@@ -134,27 +138,34 @@ class NearCache:
     def begin(self, session_id: str) -> Fill:
         """Announce a read or write whose result `finish` may keep. Call it before the store is asked."""
         fill = Fill(self._clock.monotonic())
-        self._fills.setdefault(session_id, []).append(fill)
+        with self._lock:
+            self._fills.setdefault(session_id, []).append(fill)
         return fill
 
     def abandon(self, session_id: str, fill: Fill) -> None:
         """End a fill that brought nothing."""
-        fills = self._fills[session_id]
-        fills.remove(fill)
-        if not fills:
-            del self._fills[session_id]
+        with self._lock:
+            fills = self._fills[session_id]
+            fills.remove(fill)
+            if not fills:
+                del self._fills[session_id]
 
     def finish(self, session_id: str, fill: Fill, record: SessionRecord | None) -> None:
         """End a fill; keep its record unless something newer is known."""
-        self.abandon(session_id, fill)
-        if record is None or record.version < fill.floor:
-            return
-        present = self.entries.get(session_id)
-        if present is None or present.record.version <= record.version:
-            self._keep(Entry(record))
+        with self._lock:
+            self.abandon(session_id, fill)
+            if record is None or record.version < fill.floor:
+                return
+            present = self.entries.get(session_id)
+            if present is None or present.record.version <= record.version:
+                self._keep(Entry(record))
 
     def notice(self, change: Change) -> None:
         """Take in what the feed tells."""
+        with self._lock:
+            self._notice(change)
+
+    def _notice(self, change: Change) -> None:
         if change.kind == "changed":
             self._raise_floor(change.id, change.version or _NEVER)
             entry = self.entries.get(change.id)
@@ -172,15 +183,17 @@ class NearCache:
 
     def forget(self, session_id: str) -> None:
         """Drop a session that has ended; no read under way may bring it back."""
-        self._raise_floor(session_id, _NEVER)
-        self._drop(session_id)
+        with self._lock:
+            self._raise_floor(session_id, _NEVER)
+            self._drop(session_id)
 
     def clear(self) -> None:
         """Drop everything, reads under way included."""
-        self._raise_all_floors()
-        self.entries.clear()
-        self._users.clear()
-        self._bytes = 0
+        with self._lock:
+            self._raise_all_floors()
+            self.entries.clear()
+            self._users.clear()
+            self._bytes = 0
 
     def _raise_floor(self, session_id: str, floor: int) -> None:
         for fill in self._fills.get(session_id, ()):

@@ -80,6 +80,10 @@ class Feed:
                 await self._stream.wait()
             except StoreUnavailable:
                 await asyncio.sleep(0.05)
+            except Exception:
+                # Without this task a node still asks the store once its lease has run out; but it must not end unseen.
+                _log.exception("waiting for the change feed failed and goes on")
+                await asyncio.sleep(0.05)
             self.poll()
 
     async def aclose(self) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import inspect
 import logging
 import secrets
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
@@ -130,6 +131,8 @@ class Sessions:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._starting: asyncio.Future[None] | None = None
+        self._start_lock = threading.Lock()
+        self._closing = False
         self._seen: dict[str, float] = {}
         self._doubtful: dict[str, float] = {}
 
@@ -140,15 +143,24 @@ class Sessions:
         loop = asyncio.get_running_loop()
         if self._feed is not None and self._loop is loop:
             return None
+        if self._closing:
+            raise StoreUnavailable("this node is closing: ask another")
         if self._feed is not None and not self.store.any_loop:
             raise WrongEventLoop(
                 "these Sessions belong to another event loop: make one Sessions per loop, or run the test client as a "
                 "context manager (`with TestClient(app) as client:`) so that it keeps one loop"
             )
-        if self._starting is not None and self._starting.get_loop() is loop:
-            await asyncio.wait([self._starting])
+        starting: asyncio.Future[None] = loop.create_future()
+        with self._start_lock:
+            under_way = self._starting
+            if under_way is None:
+                self._starting = starting
+        if under_way is not None:
+            if under_way.get_loop() is loop:
+                await asyncio.wait([under_way])
+            else:
+                await asyncio.sleep(0.005)  # another loop's future cannot be awaited here
             return await self.start()
-        starting = self._starting = loop.create_future()
         try:
             if self._feed is None:
                 await self.store.start()
@@ -176,6 +188,13 @@ class Sessions:
         feed, self._feed = self._feed, None
         if feed is None:
             return
+        self._closing = True  # a request that comes now must not start anew what is being closed beneath it
+        try:
+            await self._close(feed)
+        finally:
+            self._closing = False
+
+    async def _close(self, feed: Feed) -> None:
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             if task.get_loop() is asyncio.get_running_loop():

@@ -17,8 +17,17 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
-from coatcheck import SessionMiddleware, Sessions, SessionsNotStarted, UsageError, WrongEventLoop, session_of
+from coatcheck import (
+    SessionMiddleware,
+    Sessions,
+    SessionsNotStarted,
+    StoreUnavailable,
+    UsageError,
+    WrongEventLoop,
+    session_of,
+)
 from coatcheck.stores.memory import MemoryStore
+from coatcheck.testing import GatedStore
 
 
 class OneLoopStore(MemoryStore):
@@ -183,3 +192,51 @@ def test_settings_that_make_no_sense_are_refused(options: dict[str, float], mess
 def test_a_url_that_names_no_store_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match=r"memory://|sqlite:///"):
         Sessions(url)
+
+
+async def test_a_request_that_comes_while_a_node_closes_is_503_and_starts_nothing() -> None:
+    store = GatedStore(MemoryStore())
+    sessions = Sessions(store)
+    session = await sessions.load(None)
+    await session.log_in("user")
+    assert session.cookie_change is not None
+    token = (session.cookie_change.token or "").encode()
+    await sessions.load(token)
+    gate = store.hold("touch", "before")
+    sessions.active(session.id or "")
+    closing = asyncio.ensure_future(sessions.close())
+    await gate.arrived.wait()
+    with pytest.raises(StoreUnavailable, match="closing"):
+        await sessions.load(token)
+    gate.release()
+    await closing
+    assert not sessions.started
+    assert (await sessions.load(token)).user_id == "user", "closed, it may be opened again"
+    await sessions.close()
+
+
+def test_two_loops_that_start_at_once_make_one_feed() -> None:
+    feeds: list[int] = []
+
+    class Slow(MemoryStore):
+        async def start(self) -> None:
+            await asyncio.sleep(0.05)
+
+        def changes(self) -> Any:
+            feeds.append(1)
+            return super().changes()
+
+    sessions = Sessions(Slow())
+    barrier = threading.Barrier(2)
+
+    async def use() -> None:
+        await asyncio.to_thread(barrier.wait, 10)
+        await sessions.load(None)
+        await asyncio.to_thread(barrier.wait, 10)
+
+    threads = [threading.Thread(target=lambda: asyncio.run(use())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert feeds == [1]

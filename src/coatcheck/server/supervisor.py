@@ -157,10 +157,12 @@ class _Supervisor:
             )
 
     async def _start(self) -> None:
-        starts = [asyncio.create_task(each.start()) for each in (*self._workers, *([self._edge] if self._edge else ()))]
+        starts = [asyncio.create_task(worker.start()) for worker in self._workers]
         try:
             await asyncio.gather(*starts)
             if self._edge is not None:
+                # Only now: whoever waits for a server that was restarted must not find one that cannot answer.
+                await self._edge.start()
                 await self._edge.serving(len(self._workers), _START_TIMEOUT)
                 with contextlib.suppress(OSError):
                     await self._edge.feed_workers()

@@ -14,7 +14,7 @@ class NotInstalled(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, NotInstalled())
 import coatcheck
-extras = {"accounts", "cli", "server", "integrations", "testing", "probe", "__main__"}
+extras = {"accounts", "cli", "server", "integrations", "testing", "tokens", "probe", "__main__"}
 for module in pkgutil.iter_modules(coatcheck.__path__):
     if module.name not in extras:
         importlib.import_module(f"coatcheck.{module.name}")
@@ -23,4 +23,17 @@ for module in pkgutil.iter_modules(coatcheck.__path__):
 
 def test_the_library_imports_with_msgspec_alone() -> None:
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+def test_tokens_without_their_package_say_what_to_install() -> None:
+    program = PROGRAM + """
+try:
+    import coatcheck.tokens
+except coatcheck.MissingDependency as error:
+    assert "pip install 'coatcheck[tokens]'" in str(error), error
+else:
+    raise SystemExit("it was imported without joserfc")
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

@@ -11,6 +11,7 @@ __all__ = ["app", "main"]
 
 _SUBCOMMANDS = {
     "serve": None,  # its function says what it does
+    "reload": None,
     "users": "Add and list users, change passwords, disable accounts.",
     "sessions": "List sessions, and end them.",
     "keys": "List, rotate and retire the keys that sign access tokens.",
@@ -30,8 +31,8 @@ class _Subcommands(TyperGroup):
             return None
         module = importlib.import_module(f"coatcheck.cli.{cmd_name}")
         holder = typer.Typer(rich_markup_mode=None)  # square brackets in help texts are no markup
-        if cmd_name == "serve":
-            holder.command(cmd_name)(module.serve)
+        if _SUBCOMMANDS[cmd_name] is None:
+            holder.command(cmd_name)(getattr(module, cmd_name))
         else:
             holder.add_typer(module.app, name=cmd_name, help=_SUBCOMMANDS[cmd_name])
         return typer.main.get_group(holder).commands[cmd_name]

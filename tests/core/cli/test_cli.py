@@ -24,6 +24,7 @@ def test_it_names_its_subcommands_and_what_each_is_for() -> None:
     assert code == 0
     for name, purpose in (
         ("serve", "Run the server"),
+        ("reload", "Replace the workers of the running server"),
         ("users", "Add and list users"),
         ("sessions", "List sessions"),
         ("keys", "List, rotate and retire the keys"),

@@ -7,14 +7,16 @@ import asyncio
 import contextlib
 import gzip
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import httpx
 import pytest
 from aioquic.buffer import encode_uint_var
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from tests.clients.h2 import RawH2
-from tests.clients.h3 import H3Client, H3StreamReset, connect_h3
+from tests.clients.h3 import H3StreamReset, connect_h3
 from tests.clients.raw import RawConnection, RawResponse
 from tests.clients.serving import ECHO, RunningServer, start_server
 
@@ -63,7 +65,7 @@ def victim(request: pytest.FixtureRequest, listener: str) -> Iterator[RunningSer
 
 def served(server: RunningServer) -> None:
     began = time.monotonic()
-    assert httpx.get(server.http, timeout=SOON).status_code == 200
+    assert httpx.get(server.http, timeout=SOON, verify=False).status_code == 200
     assert time.monotonic() - began < 1
 
 
@@ -96,8 +98,24 @@ async def trickle(connection: RawConnection, piece: bytes) -> RawResponse | None
 # -- slowness ----------------------------------------------------------------------------------------------------------
 
 
-async def test_headers_that_take_too_long_are_408(victim: RunningServer, listener: str) -> None:
-    async with opened(victim, listener) as connection:
+Attack = Callable[[RunningServer, str], Awaitable[None]]
+
+
+async def all_at_once(attacks: dict[str, Attack], server: RunningServer, listener: str) -> dict[str, str]:
+    """What went wrong, by name. At once, because each is a wait."""
+
+    async def one(name: str) -> tuple[str, str] | None:
+        try:
+            await attacks[name](server, listener)
+        except Exception as error:
+            return name, repr(error)
+        return None
+
+    return dict(filter(None, await asyncio.gather(*(one(name) for name in attacks))))
+
+
+async def slow_headers(server: RunningServer, listener: str) -> None:
+    async with opened(server, listener) as connection:
         await connection.send(b"GET / HTTP/1.1\r\nhost: localhost\r\n")
         answer = await trickle(connection, b"x: y\r\n")
         assert answer is not None
@@ -105,8 +123,8 @@ async def test_headers_that_take_too_long_are_408(victim: RunningServer, listene
         assert await connection.closed_by_server(SOON)
 
 
-async def test_headers_may_be_as_slow_only_once(victim: RunningServer, listener: str) -> None:
-    async with opened(victim, listener) as connection:
+async def slow_headers_of_a_second_request(server: RunningServer, listener: str) -> None:
+    async with opened(server, listener) as connection:
         assert (await connection.request("GET", "/")).status == 200
         await connection.send(b"GET / HTTP/1.1\r\nhost: localhost\r\nx: ")
         answer = await trickle(connection, b"y")
@@ -114,8 +132,8 @@ async def test_headers_may_be_as_slow_only_once(victim: RunningServer, listener:
         assert answer.status == 408
 
 
-async def test_bodies_that_take_too_long_are_408(victim: RunningServer, listener: str) -> None:
-    async with opened(victim, listener) as connection:
+async def slow_body(server: RunningServer, listener: str) -> None:
+    async with opened(server, listener) as connection:
         await connection.send(b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n")
         answer = await trickle(connection, b"x")
         assert answer is not None
@@ -123,35 +141,39 @@ async def test_bodies_that_take_too_long_are_408(victim: RunningServer, listener
         assert await connection.closed_by_server(SOON)
 
 
-async def test_chunks_that_take_too_long_are_408(victim: RunningServer, listener: str) -> None:
-    async with opened(victim, listener) as connection:
+async def slow_chunks(server: RunningServer, listener: str) -> None:
+    async with opened(server, listener) as connection:
         await connection.send(b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
         answer = await trickle(connection, b"1;x=y\r\nz\r\n")
         assert answer is not None
         assert answer.status == 408
 
 
-async def test_who_says_nothing_is_not_waited_for(victim: RunningServer, listener: str) -> None:
-    async with opened(victim, listener) as connection:
+async def silence(server: RunningServer, listener: str) -> None:
+    async with opened(server, listener) as connection:
         assert await connection.closed_by_server(SOON)
 
 
-async def test_who_sends_line_ends_only_is_not_waited_for(victim: RunningServer, listener: str) -> None:
-    async with opened(victim, listener) as connection:
+async def line_ends_only(server: RunningServer, listener: str) -> None:
+    async with opened(server, listener) as connection:
         assert (await connection.request("GET", "/")).status == 200
         answer = await trickle(connection, b"\r\n")
         assert answer is None or answer.status in (400, 408)
 
 
-@pytest.mark.parametrize("hello", [b"", b"\x16\x03\x01\x02\x00\x01\x00"], ids=["silence", "half-a-hello"])
-async def test_a_tls_handshake_that_takes_too_long_is_cut_off(hurried: RunningServer, hello: bytes) -> None:
-    async with opened(hurried, "") as _, await RawConnection.open(hurried.https_port) as connection:
-        await connection.send(hello)
+async def tls_silence(server: RunningServer, _: str) -> None:
+    async with await RawConnection.open(server.https_port) as connection:
         assert await connection.closed_by_server(SOON)
 
 
-async def test_http_2_headers_that_take_too_long_end_the_connection(hurried: RunningServer) -> None:
-    async with await RawH2.open(hurried.https_port, hurried.tls()) as connection:
+async def half_a_client_hello(server: RunningServer, _: str) -> None:
+    async with await RawConnection.open(server.https_port) as connection:
+        await connection.send(b"\x16\x03\x01\x02\x00\x01\x00")
+        assert await connection.closed_by_server(SOON)
+
+
+async def http_2_slow_headers(server: RunningServer, _: str) -> None:
+    async with await RawH2.open(server.https_port, server.tls()) as connection:
         # HEADERS without END_HEADERS, then CONTINUATIONs (RFC 9113, section 6.10), one byte each.
         await connection.flush(frame(1, 0, 1, b"\x82"))
         ending = asyncio.create_task(connection.goodbye(SOON))
@@ -159,11 +181,10 @@ async def test_http_2_headers_that_take_too_long_end_the_connection(hurried: Run
             await connection.flush(frame(9, 0, 1, b"\x84"))
             await asyncio.sleep(0.05)
         await ending
-    served(hurried)
 
 
-async def test_http_2_bodies_that_take_too_long_are_408(hurried: RunningServer) -> None:
-    async with await RawH2.open(hurried.https_port, hurried.tls()) as connection:
+async def http_2_slow_body(server: RunningServer, _: str) -> None:
+    async with await RawH2.open(server.https_port, server.tls()) as connection:
         stream = connection.begin("POST", "/", end=False)
         ending = asyncio.create_task(connection.ended(stream, SOON))
         while not ending.done():
@@ -172,38 +193,35 @@ async def test_http_2_bodies_that_take_too_long_are_408(hurried: RunningServer) 
             await connection.flush()
             await asyncio.sleep(0.05)
         assert (await ending).status == 408
-    served(hurried)
 
 
-async def test_an_http_2_connection_without_requests_is_not_kept(hurried: RunningServer) -> None:
-    async with await RawH2.open(hurried.https_port, hurried.tls()) as connection:
+async def http_2_silence(server: RunningServer, _: str) -> None:
+    async with await RawH2.open(server.https_port, server.tls()) as connection:
         await connection.goodbye(SOON)
 
 
-async def test_a_response_that_is_not_read_is_given_up(hurried: RunningServer) -> None:
-    async with await RawH2.open(hurried.https_port, hurried.tls(), window=1) as connection:
+async def http_2_unread_response(server: RunningServer, _: str) -> None:
+    async with await RawH2.open(server.https_port, server.tls(), window=1) as connection:
         stream = connection.begin("GET", "/")
         await connection.flush()
         answer = await connection.ended(stream, SOON)
         assert (answer.status, answer.ended) == (200, False)
         assert answer.reset is not None or connection.closed
-    served(hurried)
 
 
-async def test_http_3_bodies_that_take_too_long_are_408(hurried: RunningServer) -> None:
-    async with connect_h3(hurried.https_port, hurried.ca) as connection:
+async def http_3_slow_body(server: RunningServer, _: str) -> None:
+    async with connect_h3(server.https_port, server.ca) as connection:
         stream = connection.begin("POST", "/", end=False)
         began = asyncio.create_task(stream.started(SOON))
         while not began.done():
             stream.send(b"x")
             await asyncio.sleep(0.05)
         assert (await began).status == 408
-    served(hurried)
 
 
-async def test_http_3_headers_that_take_too_long_are_given_up(hurried: RunningServer) -> None:
-    async with connect_h3(hurried.https_port, hurried.ca) as connection:
-        stream = raw_h3(connection)
+async def http_3_slow_headers(server: RunningServer, _: str) -> None:
+    async with connect_h3(server.https_port, server.ca) as connection:
+        stream = connection._quic.get_next_available_stream_id()
         # A HEADERS frame of 1000 bytes (RFC 9114, section 7.2.2), of which one byte comes at a time.
         connection._quic.send_stream_data(stream, encode_uint_var(1) + encode_uint_var(1000) + b"\0\0")
         async with asyncio.timeout(SOON):
@@ -212,7 +230,29 @@ async def test_http_3_headers_that_take_too_long_are_given_up(hurried: RunningSe
                     connection._quic.send_stream_data(stream, b"\xd1")
                 connection.transmit()
                 await asyncio.sleep(0.05)
-    served(hurried)
+
+
+SLOW: list[Attack] = [slow_headers, slow_headers_of_a_second_request, slow_body, slow_chunks, silence, line_ends_only]
+SLOW_OTHERWISE: list[Attack] = [tls_silence, half_a_client_hello, http_2_slow_headers, http_2_slow_body, http_2_silence]
+SLOW_OTHERWISE += [http_2_unread_response, http_3_slow_body, http_3_slow_headers]
+
+
+async def test_slow_clients_are_answered_408_or_cut_off(victim: RunningServer, listener: str) -> None:
+    assert await all_at_once({attack.__name__: attack for attack in SLOW}, victim, listener) == {}
+
+
+async def test_slow_handshakes_and_streams_are_answered_408_or_cut_off(hurried: RunningServer) -> None:
+    assert await all_at_once({attack.__name__: attack for attack in SLOW_OTHERWISE}, hurried, "tls") == {}
+    await asyncio.to_thread(served, hurried)
+
+
+async def test_forty_slow_clients_keep_nobody_waiting(victim: RunningServer, listener: str) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(40):
+            connection = await stack.enter_async_context(opened(victim, listener))
+            head = b"POST / HTTP/1.1\r\nhost: localhost\r\n"
+            await connection.send(head + b"content-length: 9\r\n\r\nx" if number % 2 else head)
+        await asyncio.to_thread(served, victim)
 
 
 # -- floods ------------------------------------------------------------------------------------------------------------
@@ -284,6 +324,19 @@ async def test_a_compressed_body_is_bytes_and_nothing_else(victim: RunningServer
         assert answer.json()["body_bytes"] == len(bomb)
 
 
+async def test_a_websocket_message_that_is_too_long_closes_the_websocket(victim: RunningServer, listener: str) -> None:
+    tls = victim.tls() if listener == "tls" else None
+    address = (victim.https if tls else victim.http).replace("http", "ws", 1)
+    async with connect(address, ssl=tls, proxy=None) as websocket:
+        await websocket.recv()
+        await websocket.send("x" * 65_536)
+        assert len(await websocket.recv()) == 65_536
+        await websocket.send("x" * 65_537)
+        with pytest.raises(ConnectionClosed):
+            await websocket.recv()
+        assert websocket.close_code == 1009
+
+
 async def test_more_connections_than_allowed_are_turned_away_and_leave_no_trace(
     victim: RunningServer, listener: str
 ) -> None:
@@ -303,7 +356,7 @@ async def test_more_connections_than_allowed_are_turned_away_and_leave_no_trace(
     async with asyncio.timeout(SOON):
         while True:  # until the server has seen them go
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(victim.http, timeout=SOON).status_code == 200:
+                if httpx.get(victim.http, timeout=SOON, verify=False).status_code == 200:
                     return
             await asyncio.sleep(0.02)
 
@@ -434,8 +487,3 @@ async def pour(connection: RawConnection, piece: bytes) -> int:
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     """An HTTP/2 frame (RFC 9113, section 4.1)."""
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
-
-
-def raw_h3(connection: H3Client) -> int:
-    """A stream on which the caller writes the frames."""
-    return connection._quic.get_next_available_stream_id()

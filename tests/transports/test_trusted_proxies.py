@@ -11,13 +11,14 @@ from tests.clients.serving import ECHO, RunningServer, start_server
 
 PUBLIC = "login.example.com"
 ORIGIN = f"https://{PUBLIC}:8443"
+ENV = {"COATCHECK_HSTS_MAX_AGE": "77"}
 TWO = ["--workers", "1", "--trusted-proxies", "2", "--public-origin", ORIGIN]
 
 
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A whole server that is told of two proxies."""
-    running = start_server(tmp_path_factory.mktemp("edge"), *TWO, app=ECHO)
+    running = start_server(tmp_path_factory.mktemp("edge"), *TWO, app=ECHO, env=ENV)
     yield running
     assert running.stop() == 0, running.said()
 
@@ -25,8 +26,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Workers alone that are told of two proxies."""
-    env = {"COATCHECK_HSTS_MAX_AGE": "77"}
-    running = start_server(tmp_path_factory.mktemp("bare"), *TWO, "--no-edge", app=ECHO, env=env)
+    running = start_server(tmp_path_factory.mktemp("bare"), *TWO, "--no-edge", app=ECHO, env=ENV)
     yield running
     assert running.stop() == 0, running.said()
 
@@ -95,6 +95,7 @@ async def test_tls_at_the_proxy_counts_only_with_as_many_hops(
 async def test_a_public_host_is_served_if_it_came_over_tls_and_else_sent_there(server: RunningServer) -> None:
     through = await ask(server, "203.0.113.9, 10.0.0.1", proto="https", host=PUBLIC)
     assert through.json()["scheme"] == "https"
+    assert through.header("strict-transport-security") == "max-age=77"
     for entries, proto in (("203.0.113.9, 10.0.0.1", "http"), ("203.0.113.9", "https")):
         plain = await ask(server, entries, proto=proto, host=PUBLIC)
         assert (plain.status, plain.header("location")) == (308, f"{ORIGIN}/")

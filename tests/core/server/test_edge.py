@@ -187,6 +187,46 @@ def test_limits_reach_every_manager_and_the_overload_manager(edge: Edge) -> None
     assert connections["max_active_downstream_connections"] == limits.connections
 
 
+def test_requests_are_counted_wherever_somebody_else_than_this_machine_may_come() -> None:
+    counted = {"envoy.filters.http.local_ratelimit"}
+    for edge, expected in (
+        (LOOPBACK, set[str]()),
+        (replace(LOOPBACK, trusted_proxies=1), counted),
+        (BEYOND, counted),
+        (replace(BEYOND, limits=Limits(requests_per_second=0)), set[str]()),
+    ):
+        for manager in managers(edge):
+            assert {each["name"] for each in manager["http_filters"]} & counted == expected
+
+
+def test_bodies_are_bounded_on_every_route_but_where_they_have_no_end() -> None:
+    for manager in managers(BEYOND):
+        bound = next(each for each in manager["http_filters"] if each["name"] == "envoy.filters.http.buffer")
+        assert bound["typed_config"]["max_request_bytes"] == 64 * 1024
+        for host in manager["route_config"]["virtual_hosts"]:
+            for route in host["routes"]:
+                names = {header["name"] for header in route["match"].get("headers", [])}
+                endless = bool(names & {"upgrade", "content-type"}) or "connect_matcher" in route["match"]
+                assert ("typed_per_filter_config" in route) == endless
+
+
+def test_public_hosts_are_strict_about_tls_beyond_loopback_and_where_it_is_wanted() -> None:
+    wanted = replace(LOOPBACK, public_origins=("https://login.example.com",), hsts_max_age=5)
+    for edge, expected in (
+        (BEYOND, "max-age=31536000"),
+        (replace(BEYOND, hsts_max_age=0), "max-age=0"),
+        (replace(wanted, hsts_max_age=None), None),
+        (wanted, "max-age=5"),
+    ):
+        for manager in managers(edge):
+            for domain, host in hosts(manager).items():
+                for route in host["routes"]:
+                    added = [each["header"] for each in route.get("response_headers_to_add", [])]
+                    secure = manager["stat_prefix"] in ("tls", "quic") and host["name"] == "public"
+                    assert bool(added) == (secure and expected is not None), domain
+                    assert all(header["value"] == expected for header in added)
+
+
 def test_only_requests_that_read_are_sent_again_after_a_worker_saw_them() -> None:
     for manager in managers(BEYOND):
         for host in manager["route_config"]["virtual_hosts"]:

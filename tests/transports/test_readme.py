@@ -1,10 +1,11 @@
-"""The README's console session, run as it is written, gives the output that is written there."""
+"""The README's console sessions, run as they are written, give the output that is written there."""
 
 import os
 import re
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.clients.serving import ROOT, RunningServer, start_server
@@ -12,9 +13,9 @@ from tests.clients.serving import ROOT, RunningServer, start_server
 README = (ROOT / "README.md").read_text()
 
 
-def session() -> list[tuple[str, str]]:
+def session(title: str) -> list[tuple[str, str]]:
     """Every command of the section, with the output that the README shows under it."""
-    section = README.split("## One login, every HTTP version")[1].split("\n## ")[0]
+    section = README.split(f"## {title}\n")[1].split("\n## ")[0]
     steps: list[tuple[str, str]] = []
     for block in re.findall(r"```console\n(.*?)```", section, re.DOTALL):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
@@ -44,11 +45,25 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> RunningServer:
 
 
 def test_the_console_session_is_what_a_newcomer_sees(fresh: RunningServer, tmp_path: Path) -> None:
+    steps = session("One login, every HTTP version")
+    assert len(steps) >= 10
+    run(steps, fresh, tmp_path)
+
+
+def test_the_tokens_are_what_a_newcomer_sees(fresh: RunningServer, tmp_path: Path) -> None:
+    with httpx.Client(base_url=fresh.https, verify=fresh.tls()) as client:
+        # Where the session before has not run, its user is not there.
+        form = {"username": "ada", "password": "a long enough pass phrase", "name": "Ada"}
+        assert client.post("/v1/users", json=form).status_code in (201, 409)
+    steps = session("A token that can be taken back")
+    assert len(steps) >= 9
+    run(steps, fresh, tmp_path)
+
+
+def run(steps: list[tuple[str, str]], fresh: RunningServer, tmp_path: Path) -> None:
     (tmp_path / ".data").symlink_to(fresh.data_dir)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
-    steps = session()
-    assert len(steps) >= 10
     script = ["shopt -s expand_aliases"]
     for command, _ in steps:
         script += [command, "echo", "echo @@@@"]

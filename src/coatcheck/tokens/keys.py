@@ -154,7 +154,7 @@ class KeyRing:
         found = self._signing(now)
         if found is None:
             self.maintain()
-            found = self._signing(now)
+            found = self._signing(self.clock.time())  # a key that was just made signs from just now
         if found is None:
             raise UsageError("the ring has no key that signs: its clock runs behind the one that made the keys")
         return found.record, found.key

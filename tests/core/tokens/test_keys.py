@@ -26,6 +26,11 @@ def test_the_first_key_signs_at_once() -> None:
     assert ring.signing()[0] == key
 
 
+def test_the_first_key_signs_at_once_by_a_clock_that_goes_on_meanwhile() -> None:
+    ring = KeyRing()
+    assert ring.signing() == ring.signing()
+
+
 def test_a_new_key_is_announced_for_longer_than_a_jwks_may_be_kept_before_it_signs() -> None:
     clock = ManualClock()
     ring = KeyRing(clock=clock)

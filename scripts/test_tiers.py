@@ -41,7 +41,14 @@ TIERS = {
     "transports": Tier(budget=150, packages=("curl=curl",)),
     "browser": Tier(
         budget=90,
-        packages=("chromium=chromium", "fonts-liberation=/usr/share/fonts/truetype/liberation*"),
+        packages=(
+            "chromium=chromium",
+            "fonts-liberation=/usr/share/fonts/truetype/liberation*",
+            "nodejs=node",
+            "npm=npm",
+            "curl=curl",
+            "jq=jq",
+        ),
     ),
     "faults": Tier(budget=100, covers=True),
     "slow": Tier(

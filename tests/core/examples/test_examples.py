@@ -1,10 +1,6 @@
 """The examples do what their README says; and moving from Starlette's middleware takes two lines."""
 
 import importlib.util
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from difflib import unified_diff
 from pathlib import Path
@@ -13,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.clients.examples import EXAMPLES, served
 from tests.starlette_client import TestClient
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 ALL = ["fastapi_login", "starlette_before", "starlette_login"]
 OURS = ["fastapi_login", "starlette_login"]
 
@@ -119,30 +115,3 @@ def test_it_runs_on_a_real_server_and_sessions_outlive_its_restart(name: str, tm
         assert httpx.post(f"{url}/logout", headers=headers).text == "Logged out"
         assert httpx.get(f"{url}/profile", headers=headers).status_code == 401
         assert httpx.get(f"{url}/profile").text == "Unauthorized"
-
-
-class served:
-    """A uvicorn process on a free port, ended in the end."""
-
-    def __init__(self, name: str, directory: Path) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), f"{name}:app"]
-        command += ["--fd", str(self._listener.fileno()), "--log-level", "warning"]
-        self._process = subprocess.Popen(command, cwd=directory, pass_fds=[self._listener.fileno()])
-
-    def __enter__(self) -> str:
-        url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                # The socket listens already, so this waits for the server and not for the port.
-                httpx.get(f"{url}/user/1", timeout=20)
-                return url
-            except httpx.TransportError:
-                assert self._process.poll() is None, "the server has ended"
-                assert time.monotonic() < deadline, "the server does not answer"
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._listener.close()
-        assert self._process.wait(20) in (0, -15)

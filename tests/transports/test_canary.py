@@ -49,7 +49,8 @@ class Life:
         self.secrets = Secrets()
         self.never_at_rest = Secrets()
         self.given: list[Given] = []
-        self.tokens: list[str] = []
+        self.tokens: dict[str, str] = {}
+        """Cookies and tokens, each with a name to say instead."""
 
     # secrets
 
@@ -81,27 +82,32 @@ class Life:
     # doing
 
     def ask(self, client: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send a request; what it answers is given away, but for the cookies that it sets."""
+        """Send a request; what it answers is given away, but for the cookies and tokens that are new in it."""
         answer = client.request(method, path, **options)
         headers = [f"{name}: {value}" for name, value in answer.headers.multi_items() if name != "set-cookie"]
-        self.give(f"the answer to {method} {path}", "\n".join(headers).encode() + b"\n\n" + answer.content)
+        belongs = set[str]().union(*(self.token(kind, value) for kind, value in _tokens_in(answer)))
+        self.give(f"the answer to {method} {path}", "\n".join(headers).encode() + b"\n\n" + answer.content, belongs)
         for line in answer.headers.get_list("set-cookie"):
             cookie, _, attributes = line.partition(";")
             name, _, value = cookie.partition("=")
             self.give(f"the attributes of the cookie {name}", attributes.encode())
             if value:
-                assert value not in self.tokens, "a secret is given once"
-                self.give(f"a new value of the cookie {name}", value.encode(), belongs={self.cookie(name, value)})
+                assert value.rpartition(".")[2] not in self.tokens, "a secret is given once"
+                self.give(f"a new value of the cookie {name}", value.encode(), self.token(name, value))
         return answer
 
-    def cookie(self, name: str, value: str) -> str:
-        self.tokens.append(value)
-        said = f"the value {len(self.tokens)} of the cookie {name}"
-        self.secret(said, value.partition(".")[2] if "session" in name else value)
-        if "session" in name:
-            stored = hashlib.sha256(value.partition(".")[2].encode()).digest()
-            self.secret(f"the hash of {said}", stored, at_rest=True)
-        return said
+    def token(self, kind: str, value: str) -> set[str]:
+        """Have a cookie or token looked for, of one with a public part only what is secret; give the names of its parts."""
+        secret = value.rpartition(".")[2]  # of a JWT that is the signature
+        parts = [secret]
+        if kind == "refresh_token":
+            parts = [secret[:43], secret[43:]]  # the first stays the same while the session lives
+        for part in parts:
+            if part not in self.tokens:
+                said = self.tokens[part] = f"{kind} {len(self.tokens)}"
+                self.secret(said, part)
+                self.secret(f"the hash of {said}", hashlib.sha256(part.encode()).digest(), at_rest=True)
+        return {self.tokens[part] for part in parts}
 
     def give(self, what: str, content: bytes, belongs: set[str] | None = None) -> None:
         self.given.append(Given(what, content, belongs or set()))
@@ -150,6 +156,13 @@ class Life:
             if file.is_file():
                 found += [f"{name} in {file.name}" for name in self.never_at_rest.found_in(file.read_bytes())]
         return found
+
+
+def _tokens_in(answer: httpx.Response) -> list[tuple[str, str]]:
+    if answer.headers.get("content-type") != "application/json":
+        return []
+    body = answer.json()
+    return [(kind, body[kind]) for kind in ("access_token", "refresh_token") if kind in body]
 
 
 def _keys_in(content: bytes) -> list[bytes | str]:
@@ -207,9 +220,10 @@ def live(life: Life, clients: ExitStack) -> None:
         )
     listed = life.ask(first, "GET", "/v1/sessions").json()["sessions"]
     assert len(listed) == 4
+    session_token = first.cookies["__Host-session"]
     other = next(one["id"] for one in listed if not one["current"])
     assert life.ask(first, "DELETE", f"/v1/sessions/{other}").status_code == 204
-    assert life.ask(first, "DELETE", f"/v1/sessions/{life.tokens[-1]}").status_code == 404  # a secret for an id
+    assert life.ask(first, "DELETE", f"/v1/sessions/{session_token}").status_code == 404  # a secret for an id
     for path in ("/v1/verify", "/v1/verify?max_age=x", "/v1/me", "/v1/connection", "/", "/docs", "/readyz"):
         life.ask(first, "GET", path)
     forge(life, first, second)
@@ -236,11 +250,12 @@ def live(life: Life, clients: ExitStack) -> None:
         life.fail(how)
         assert life.ask(second, "POST", "/v1/login", json=form("ada", new)).status_code == status, how
         life.ask(first, "POST", "/v1/reauthenticate", json={"password": new})
-        life.ask(first, "POST", "/v1/me/password", json={"current_password": new, "new_password": bob})
+        life.ask(first, "POST", "/v1/me/password", json={"current_password": new, "new_password": new})
         life.ask(first, "GET", "/v1/sessions")
     life.fail("")
 
     operate(life, first)
+    hand_out_tokens(life, first, second, new)
     life.keys_of_the_server()
     life.outside()
     assert life.ask(first, "POST", "/v1/logout").status_code == 204
@@ -290,6 +305,32 @@ def forge(life: Life, client: httpx.Client, nobody: httpx.Client) -> None:
         assert life.ask(by_http_1, "GET", "/v1/me", headers=handshake).status_code >= 400
 
 
+def hand_out_tokens(life: Life, client: httpx.Client, nobody: httpx.Client, password: str) -> None:
+    """Access and refresh tokens, right, used twice, and at the wrong places."""
+    assert life.ask(client, "POST", "/v1/token", json={"audience": "https://orders.example"}).status_code == 200
+    answer = life.ask(nobody, "POST", "/v1/login", json=form("ada", password, mode="token"))
+    assert answer.status_code == 200, answer.text
+    got = answer.json()
+    bearer = {"authorization": f"Bearer {got['access_token']}", "cookie": ""}
+    assert life.ask(nobody, "GET", "/v1/me", headers=bearer).status_code == 200
+    for wrong in (got["refresh_token"], got["access_token"][:-8], got["access_token"].rpartition(".")[2]):
+        headers = {"authorization": f"Bearer {wrong}", "cookie": ""}
+        assert life.ask(nobody, "GET", "/v1/me", headers=headers).status_code == 401
+    life.ask(nobody, "GET", "/v1/me", params={"access_token": got["access_token"]}, headers={"cookie": ""})
+    for token in (got["access_token"], got["refresh_token"]):
+        life.ask(nobody, "GET", f"/v1/users/{token}", headers=bearer)
+        life.ask(nobody, "POST", "/v1/token", json={"audience": token}, headers=bearer)
+        life.ask(nobody, "POST", "/v1/token/refresh", json={"refresh_token": [token]}, headers={"cookie": ""})
+    fresh = life.ask(nobody, "POST", "/v1/token/refresh", json={"refresh_token": got["refresh_token"]}).json()
+    life.ask(nobody, "POST", "/v1/token/refresh", json={"refresh_token": got["refresh_token"]})
+    again = life.ask(nobody, "POST", "/v1/token/refresh", json={"refresh_token": fresh["refresh_token"]}).json()
+    stolen = life.ask(nobody, "POST", "/v1/token/refresh", json={"refresh_token": got["refresh_token"]})
+    assert stolen.status_code == 400
+    for token in (again["access_token"], again["refresh_token"]):
+        assert life.ask(nobody, "POST", "/v1/token/revoke", json={"token": token}).status_code == 200
+    life.ask(nobody, "GET", "/.well-known/jwks.json")
+
+
 def operate(life: Life, client: httpx.Client) -> None:
     """What an operator types."""
     bob, root = life.password("of bob, by the operator"), life.password("of root")
@@ -302,7 +343,7 @@ def operate(life: Life, client: httpx.Client) -> None:
     life.secret("the secret of the service orders", added["secret"])
     assert life.ask(client, "GET", "/v1/service", auth=(added["id"], added["secret"])).status_code == 200
     assert life.ask(client, "GET", "/v1/service", auth=(added["id"], bob)).status_code == 401
-    for command in (("users", "list", "--json"), ("services", "list", "--json"), ("services", "list")):
+    for command in (("users", "list", "--json"), ("services", "list"), ("keys", "rotate"), ("keys", "list")):
         life.command(*command)
 
 
@@ -353,9 +394,10 @@ def test_all_was_said_that_could_be_said(lived: Lived) -> None:
 
 def test_a_secret_that_is_given_away_would_be_found(lived: Lived) -> None:
     life = lived.life
-    new = life.given[-1]
-    planted = Given(new.what, new.content + b" seen: " + json.dumps(life.tokens[0]).encode())
-    assert len(life.secrets.found_in(planted.content)) == 1
+    end = lived.said[-1000:]
+    assert life.secrets.found_in(end) == set()
+    for part, name in life.tokens.items():
+        assert life.secrets.found_in(end + json.dumps({"event": f"seen: {part!r}"})) == {name}
 
 
 def test_every_line_is_of_one_form_or_the_other_and_no_client_moves_a_cursor(lived: Lived) -> None:

@@ -65,7 +65,10 @@ async def test_what_is_no_credential_is_401_with_a_challenge(tmp_path: Path) -> 
                 "/v1/service", headers=[("authorization", value.encode("latin-1")) for value in given]
             )
             assert_problem(answer, 401)
-            assert answer.headers["www-authenticate"] == 'Basic realm="coatcheck services", charset="UTF-8"', given
+            # What is wrong as a bearer is told that wherever it comes; two credentials are none.
+            bearer = len(given) == 2 or given[:1] and given[0].startswith("Bearer")
+            challenge = "Bearer error=" if bearer else 'Basic realm="coatcheck services", charset="UTF-8"'
+            assert answer.headers["www-authenticate"].startswith(challenge), given
             assert secret not in answer.text
 
 
@@ -94,6 +97,6 @@ async def test_the_page_of_routes_says_which_need_a_login_and_which_a_service(tm
     async with House(tmp_path) as house, house.client() as client:
         rows = (await client.get("/docs")).text.split("<tr>")
     needs = {row.partition("</code>")[0].removeprefix("<td><code>"): row.split("<td>")[-2] for row in rows[2:]}
-    assert (needs["GET /v1/me"], needs["GET /v1/verify"]) == ("login", "login")
+    assert needs["GET /v1/me"].startswith("login")
     assert needs["GET /v1/service"] == "service"
     assert needs["GET /v1/connection"] == ""

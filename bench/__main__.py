@@ -9,7 +9,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import in_process, machine, report
+from bench import in_process, machine, report, tokens
 
 ROUNDS = 4000
 QUICK_ROUNDS = 800
@@ -47,11 +47,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"  … {item}", file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory(prefix="coatcheck-bench-") as directory:
-        running = in_process.run(
-            Path(directory), rounds=rounds, size=SIZE, seed=options.seed, collect=options.gc == "on", tell=tell
-        )
-        samples = asyncio.run(running)
-    summary = report.summarise(samples)
+
+        async def measure() -> dict[str, dict[str, list[float]]]:
+            samples: dict[str, dict[str, list[float]]] = {}
+            for part in (in_process, tokens):
+                samples |= await part.run(
+                    Path(directory), rounds=rounds, size=SIZE, seed=options.seed, collect=options.gc == "on", tell=tell
+                )
+            return samples
+
+        samples = asyncio.run(measure())
+    summary = report.summarise(samples, (*in_process.ITEMS, *tokens.ITEMS))
     print(report.table(summary))
     print(
         f"\nMedians of per-round figures with 95 % block-bootstrap intervals; {time.monotonic() - began:.0f} seconds."

@@ -18,7 +18,19 @@ from starlette.middleware.sessions import SessionMiddleware as SignedCookieMiddl
 from bench.rounds import Block, collector, measure
 from coatcheck import Session, SessionMiddleware, Sessions
 
-__all__ = ["BARE", "ITEMS", "STARLETTE", "Item", "run"]
+__all__ = [
+    "BARE",
+    "BROWSER",
+    "ITEMS",
+    "STARLETTE",
+    "VALUES",
+    "CountedSessions",
+    "Item",
+    "application",
+    "block",
+    "read_two_keys",
+    "run",
+]
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 Work = Callable[[Any], None]
@@ -55,9 +67,12 @@ class Item(NamedTuple):
     writes: bool = False
     share: float | None = None
     pace: float = 1.0
+    bare: str = BARE
+    reference: str = STARLETTE
+    judged: str = "Coatcheck"
 
 
-def _read(session: Any) -> None:
+def read_two_keys(session: Any) -> None:
     session.mark_accessed()  # as `request.session` does
     session["user"]
     session["theme"]
@@ -78,8 +93,8 @@ def _write_the_same(session: Any) -> None:
 
 ITEMS = (
     Item("anonymous request that leaves the session alone", work=None, cookies=b""),
-    Item("logged-in read of two keys", work=_read, share=1 / 3),
-    Item("logged-in read of two keys, cookie among others", work=_read, cookies=OTHERS, share=1 / 3),
+    Item("logged-in read of two keys", work=read_two_keys, share=1 / 3),
+    Item("logged-in read of two keys, cookie among others", work=read_two_keys, cookies=OTHERS, share=1 / 3),
     Item("logged-in write of a value that is there already", work=_write_the_same),
     Item("logged-in write of one key", work=_write, writes=True, pace=0.05),
 )
@@ -94,6 +109,10 @@ class CountedSessions(Sessions):
         self.asked += 1
         return await super().load(token)
 
+    async def load_bearer(self, *arguments: Any, **keywords: Any) -> Session:
+        self.asked += 1
+        return await super().load_bearer(*arguments, **keywords)
+
     async def apply(self, *arguments: Any, **keywords: Any) -> Any:
         self.asked += 1
         return await super().apply(*arguments, **keywords)
@@ -107,7 +126,9 @@ async def _send(message: MutableMapping[str, Any]) -> None:
     pass
 
 
-def _application(work: Work | None) -> App:
+def application(work: Work | None) -> App:
+    """Answers two bytes, and does the work on the scope's session before."""
+
     async def application(scope: Any, receive: Any, send: Any) -> None:
         if work is not None:
             work(scope["session"])
@@ -123,7 +144,7 @@ async def _log_in(scope: Any, receive: Any, send: Any) -> None:
     if isinstance(session, Session):
         await session.log_in("user123")
     session.update(VALUES)
-    await _application(None)(scope, receive, send)
+    await application(None)(scope, receive, send)
 
 
 def _scope(headers: Headers) -> dict[str, Any]:
@@ -144,14 +165,15 @@ def _scope(headers: Headers) -> dict[str, Any]:
     }
 
 
-def _block(app: App, headers: Headers) -> Block:
+def block(app: App, headers: Headers) -> Block:
+    """So many requests with these headers."""
     scope = _scope(headers)
 
-    async def block(size: int) -> None:
+    async def run(size: int) -> None:
         for _ in range(size):
             await app({**scope}, _receive, _send)
 
-    return block
+    return run
 
 
 async def _cookie(wrap: Callable[[App], App]) -> bytes:
@@ -168,7 +190,7 @@ async def _cookie(wrap: Callable[[App], App]) -> bytes:
 
     await wrap(_log_in)(_scope(BROWSER), _receive, send)
     cookie = next(value for name, value in sent[0]["headers"] if name.lower() == b"set-cookie").partition(b";")[0]
-    await wrap(_application(check))(_scope([*BROWSER, (b"cookie", cookie)]), _receive, send)
+    await wrap(application(check))(_scope([*BROWSER, (b"cookie", cookie)]), _receive, send)
     return cookie
 
 
@@ -176,15 +198,15 @@ def _itsdangerous(cookie: bytes) -> App:
     """The least that a signed cookie can cost: no middleware, no parsing of headers, no Vary."""
     signer = itsdangerous.TimestampSigner(SECRET)
     signed = cookie.partition(b"=")[2]
-    respond = _application(None)
+    respond = application(None)
 
-    async def application(scope: Any, receive: Any, send: Any) -> None:
+    async def unsigned(scope: Any, receive: Any, send: Any) -> None:
         session = json.loads(b64decode(signer.unsign(signed, max_age=14 * 24 * 60 * 60)))
         session["user"]
         session["theme"]
         await respond(scope, receive, send)
 
-    return application
+    return unsigned
 
 
 @asynccontextmanager
@@ -217,13 +239,13 @@ async def run(
     async with _contenders(directory) as contenders:
         for item in ITEMS:
             tell(item.name)
-            blocks = {BARE: _block(_application(None), BROWSER)}
+            blocks = {BARE: block(application(None), BROWSER)}
             for name, (wrap, cookie, _) in contenders.items():
                 cookies = item.cookies.replace(b"{}", cookie)
                 headers = [*BROWSER, (b"cookie", cookies)] if cookies else BROWSER
-                blocks[name] = _block(wrap(_application(item.work)), headers)
-            if item.work is _read:
-                blocks[ITSDANGEROUS] = _block(_itsdangerous(contenders[STARLETTE][1]), BROWSER)
+                blocks[name] = block(wrap(application(item.work)), headers)
+            if item.work is read_two_keys:
+                blocks[ITSDANGEROUS] = block(_itsdangerous(contenders[STARLETTE][1]), BROWSER)
             before = {name: sessions.asked for name, (_, _, sessions) in contenders.items() if sessions is not None}
             with collector(on=collect):
                 results[item.name] = await measure(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = ["describe"]
 
-_PACKAGES = ("coatcheck", "starlette", "itsdangerous", "msgspec", "apsw")
+_PACKAGES = ("coatcheck", "starlette", "itsdangerous", "msgspec", "apsw", "joserfc", "pyjwt", "cryptography")
 
 
 def describe() -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import in_process, report, rounds, statistics
+from bench import in_process, report, rounds, statistics, tokens
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -71,14 +71,14 @@ def figures(ours: float) -> report.Samples:
 
 
 def test_the_verdict_asks_that_the_whole_interval_lies_below_the_target() -> None:
-    assert report.misses(report.summarise(figures(3.9))) == []
-    missed = report.misses(report.summarise(figures(4.1)))
+    assert report.misses(report.summarise(figures(3.9), in_process.ITEMS)) == []
+    missed = report.misses(report.summarise(figures(4.1), in_process.ITEMS))
     assert len(missed) == 1
     assert "Coatcheck, SQLite costs up to 0.344" in missed[0]
 
 
 def test_the_table_shows_each_contender_with_its_share() -> None:
-    text = report.table(report.summarise(figures(3.7)))
+    text = report.table(report.summarise(figures(3.7), in_process.ITEMS))
     assert "2.70 [2.70, 2.70]" in text
     assert "0.300 [0.300, 0.300]" in text
     assert "target: at most 0.333" in text
@@ -93,16 +93,61 @@ async def test_a_request_that_was_not_warm_spoils_the_run(tmp_path: Path, monkey
         await in_process.run(tmp_path, rounds=1, size=1, seed=1, collect=False, tell=lambda item: None)
 
 
+def token_figures(warm: float) -> report.Samples:
+    return {
+        tokens.ALONE.name: {
+            tokens.NOTHING: [0.0] * 50,
+            tokens.PYJWT: [100.0] * 50,
+            tokens.COLD: [110.0] * 50,
+            tokens.WARM: [warm] * 50,
+        }
+    }
+
+
+def test_a_warm_verification_is_judged_and_a_cold_one_is_not() -> None:
+    assert report.misses(report.summarise(token_figures(4.9), tokens.ITEMS)) == []
+    [missed] = report.misses(report.summarise(token_figures(5.1), tokens.ITEMS))
+    assert missed.startswith(
+        "verification of an access token: Coatcheck, a token seen before costs up to 0.051 of PyJWT"
+    )
+
+
+async def test_a_contender_that_takes_any_token_spoils_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def believe(self: tokens.Site, token: str) -> dict[str, str]:
+        return {"sub": "user123"}
+
+    monkeypatch.setattr(tokens.Site, "joserfc", believe)
+    with pytest.raises(RuntimeError, match="joserfc, ES256 took a token that was not signed"):
+        await tokens.run(tmp_path, rounds=1, size=1, seed=1, collect=False, tell=lambda item: None)
+
+
+async def test_a_request_by_bearer_that_was_not_warm_spoils_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_cached(self: object, *claims: object) -> None:
+        return None
+
+    monkeypatch.setattr(in_process.CountedSessions, "load_bearer_cached", not_cached)
+    with pytest.raises(RuntimeError, match="not warm"):
+        await tokens.run(tmp_path, rounds=1, size=1, seed=1, collect=False, tell=lambda item: None)
+
+
 def test_a_quick_run_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     command = [sys.executable, "-m", "bench", "--rounds", "20", "--json", str(file)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert run.returncode == 0, run.stderr
     found = json.loads(file.read_text())
-    assert [item["item"] for item in found["items"]] == [item.name for item in in_process.ITEMS]
+    assert [item["item"] for item in found["items"]] == [item.name for item in (*in_process.ITEMS, *tokens.ITEMS)]
+    contenders = {item["item"]: item["contenders"] for item in found["items"]}
+    for item in in_process.ITEMS:
+        assert {in_process.STARLETTE, in_process.SQLITE, in_process.MEMORY} <= contenders[item.name].keys()
+    assert {tokens.PYJWT, tokens.PYJWT_HS256, tokens.JOSERFC, tokens.COLD, tokens.WARM} == contenders[
+        tokens.ALONE.name
+    ].keys()
+    assert {tokens.PYJWT_REQUEST, tokens.COOKIE, tokens.BEARER} == contenders[tokens.IN_REQUEST.name].keys()
     for item in found["items"]:
         assert item["item"] in run.stdout
-        assert {in_process.STARLETTE, in_process.SQLITE, in_process.MEMORY} <= item["contenders"].keys()
         for contender in item["contenders"].values():
             assert contender["microseconds_over_bare"]["median"] > 0
     assert "Python" in found["about"]["python"]

@@ -15,7 +15,7 @@ __all__ = ["configure_logging"]
 
 
 _TALKATIVE = ("uvicorn", "websockets")
-"""Below INFO they write down whole handshakes, cookies included; whoever turns everything up does not want that."""
+"""At DEBUG they write down whole handshakes, cookies included; whoever turns everything up does not want that."""
 
 
 class _ToStderr(logging.Handler):
@@ -52,7 +52,7 @@ def configure_logging(form: Literal["console", "json"], *, level: int = logging.
     root.setLevel(logging.WARNING)
     logging.getLogger("coatcheck").setLevel(level)
     for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _last(form: Literal["console", "json"]) -> Sequence[structlog.typing.Processor]:

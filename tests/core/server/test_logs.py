@@ -150,7 +150,7 @@ def test_what_writes_down_cookies_is_never_turned_up_to_do_so(written: Written) 
     logging.getLogger().setLevel(logging.DEBUG)
     for name in ("uvicorn.error", "uvicorn", "websockets.server"):
         logging.getLogger(name).debug("< cookie: session=%s", CANARY)
-        logging.getLogger(name).info("said")
+        logging.getLogger(name).warning("said")
     assert [line["event"] for line in written.lines()] == ["said"] * 3
 
 

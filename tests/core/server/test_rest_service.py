@@ -66,7 +66,7 @@ async def test_what_is_no_credential_is_401_with_a_challenge(tmp_path: Path) -> 
             )
             assert_problem(answer, 401)
             # What is wrong as a bearer is told that wherever it comes; two credentials are none.
-            bearer = len(given) == 2 or given[:1] and given[0].startswith("Bearer")
+            bearer = len(given) == 2 or (given[:1] and given[0].startswith("Bearer"))
             challenge = "Bearer error=" if bearer else 'Basic realm="coatcheck services", charset="UTF-8"'
             assert answer.headers["www-authenticate"].startswith(challenge), given
             assert secret not in answer.text

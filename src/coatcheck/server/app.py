@@ -24,7 +24,9 @@ from coatcheck.server.envelope import Envelope, HeadAsGet
 from coatcheck.server.logs import configure_logging
 from coatcheck.server.metrics import Publisher
 from coatcheck.server.rest import ROUTERS
+from coatcheck.server.rest.revocations import RevocationFeed, feed_of
 from coatcheck.server.rest.verify import PATH, Verify
+from coatcheck.server.rest.verify_elsewhere import VerifyElsewhere
 from coatcheck.server.schemes import SchemeSessions
 from coatcheck.server.services import Services
 from coatcheck.server.settings import Settings
@@ -82,8 +84,9 @@ def compose(services: Services) -> Application:
 
     sessions = SchemeSessions(HeadAsGet(routes), services.sessions, public_origins=origins, tokens=services.access)
     publisher = Publisher(worker.figures, services.sessions)
+    revocations = feed_of(services, api.state)
     envelope = Envelope(
-        sessions,
+        VerifyElsewhere(sessions, services),
         worker=worker.worker_id,
         show_worker=settings.is_loopback(),
         max_body=settings.limits.request_body_kb * 1024,
@@ -93,7 +96,7 @@ def compose(services: Services) -> Application:
 
     def application(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
-            return _lifespan(services, publisher, receive, send)
+            return _lifespan(services, publisher, revocations, receive, send)
         return inside(scope, receive, send)
 
     return application
@@ -121,7 +124,9 @@ def rest_app(services: Services) -> FastAPI:
     return api
 
 
-async def _lifespan(services: Services, publisher: Publisher, receive: Receive, send: Send) -> None:
+async def _lifespan(
+    services: Services, publisher: Publisher, revocations: RevocationFeed, receive: Receive, send: Send
+) -> None:
     """Start and close the parts. What keeps them from starting is one line, not a traceback."""
     await receive()
     try:
@@ -136,7 +141,8 @@ async def _lifespan(services: Services, publisher: Publisher, receive: Receive, 
         await services.accounts.close()
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         return
-    tasks = [asyncio.create_task(publisher.run()), asyncio.create_task(keep_maintained(services.access.keys))]
+    background = (publisher.run(), keep_maintained(services.access.keys), revocations.run())
+    tasks = [asyncio.create_task(work) for work in background]
     await send({"type": "lifespan.startup.complete"})
     await receive()
     for task in tasks:

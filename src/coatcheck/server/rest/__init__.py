@@ -1,6 +1,6 @@
 """The REST API: one router for each topic, and the hot `verify` beside them as plain ASGI. Leaves composing to `app`."""
 
-from coatcheck.server.rest import connection, health, logins, service, sessions, tokens, users
+from coatcheck.server.rest import connection, health, logins, revocations, service, sessions, tokens, users
 
 __all__ = ["ROUTERS"]
 
@@ -10,6 +10,7 @@ ROUTERS = (
     sessions.router,
     tokens.router,
     service.router,
+    revocations.router,
     connection.router,
     health.router,
 )

@@ -124,6 +124,14 @@ OPENAPI: dict[str, Any] = {
                 "description": "Seconds within which the password must have been given.",
                 "schema": {"type": "integer", "minimum": 0, "maximum": 999999999},
             },
+            {
+                "name": "audience",
+                "in": "query",
+                "required": False,
+                "description": "For services that were sent an access token for themselves: whether it is still good. Send it in "
+                "Authorization. `max_age` is not looked at then.",
+                "schema": {"type": "string"},
+            },
         ],
         "responses": {
             "200": {

@@ -27,7 +27,15 @@ from coatcheck.values import decode_value, encode_value
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["FUTURE_SKEW", "KEY_BYTES", "SealedCookie", "SealedCookieTooLarge", "SealedKeyError", "new_key"]
+__all__ = [
+    "FUTURE_SKEW",
+    "KEY_BYTES",
+    "SealedCookie",
+    "SealedCookieTooLarge",
+    "SealedKeyError",
+    "looks_random",
+    "new_key",
+]
 
 KEY_BYTES = 32
 FUTURE_SKEW = 60.0
@@ -57,6 +65,12 @@ class SealedCookieTooLarge(UsageError, ValueError):
 def new_key() -> bytes:
     """Give a new key: 32 bytes from the operating system's generator. Keep it where only the server can read it."""
     return secrets.token_bytes(KEY_BYTES)
+
+
+def looks_random(key: bytes) -> bool:
+    """Tell whether 32 bytes or more might be random ones: not text, nor a pattern. What was guessed well it cannot tell."""
+    steps = {(after - before) % 256 for before, after in pairwise(key)}
+    return not _TEXT.fullmatch(key) and min(len(set(key)), len(steps)) >= _LEAST_DISTINCT
 
 
 class SealedCookie:
@@ -189,8 +203,7 @@ def _check_key(number: int, key: object) -> None:
         raise SealedKeyError(f"key {number} has {len(key)} bytes and not {KEY_BYTES}: {mend}")
     if _TEXT.fullmatch(key):
         raise SealedKeyError(f"key {number} is text, which can be guessed: {mend}")
-    steps = {(after - before) % 256 for before, after in pairwise(key)}
-    if len(set(key)) < _LEAST_DISTINCT or len(steps) < _LEAST_DISTINCT:
+    if not looks_random(key):
         raise SealedKeyError(f"key {number} is not random: {mend}")
 
 

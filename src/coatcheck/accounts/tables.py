@@ -5,15 +5,15 @@ Names carry a prefix because a database may be shared with an application.
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, MetaData, String, Table, Text, false
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, LargeBinary, MetaData, String, Table, Text, false
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 from coatcheck.accounts.hashing import EncodedHash
 
-__all__ = ["SCHEMA", "VERSION_TABLE", "HashText", "metadata", "services", "throttling", "users"]
+__all__ = ["SCHEMA", "VERSION_TABLE", "HashText", "metadata", "services", "signing_keys", "throttling", "users"]
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 """The version of the schema that this release works with: the last step in `migrations/versions`."""
 VERSION_TABLE = "coatcheck_accounts_version"
 """Where Alembic keeps the schema's version."""
@@ -66,4 +66,13 @@ services: Table = Table(
     # A JSON array of URLs.
     Column("audiences", Text, nullable=False),
     Column("created_at", Double, nullable=False),
+)
+
+signing_keys = Table(
+    "coatcheck_signing_keys",
+    metadata,
+    Column("ring", String(16), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    # AES-GCM under a key from a secret that is not here.
+    Column("sealed", LargeBinary, nullable=False),
 )

@@ -141,6 +141,9 @@ class Settings(BaseSettings):
     added."""
     access_token_lifetime: float = Field(default=300.0, ge=10, le=LONGEST_ACCESS_TOKEN)
     """Seconds that an access token is good for."""
+    keys: Literal["file", "database"] = "file"
+    """Where the keys that sign access tokens are kept: in the data directory, or, for several machines, in the accounts'
+    database, sealed with COATCHECK_MASTER_SECRET."""
     signing_algorithm: Literal["ES256", "Ed25519"] = "ES256"
     """Of the keys that are made from now on."""
     edge: bool = True

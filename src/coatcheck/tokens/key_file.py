@@ -10,12 +10,29 @@ import msgspec
 from coatcheck.errors import UsageError
 from coatcheck.tokens.keys import Change, SigningKey
 
-__all__ = ["KeyFile"]
+__all__ = ["KeyFile", "decode_ring", "encode_ring"]
 
 
 class _Ring(msgspec.Struct, frozen=True):
     format: int
     keys: list[SigningKey]
+
+
+def encode_ring(keys: list[SigningKey]) -> bytes:
+    """Give the stored form of a ring. Secret."""
+    return msgspec.json.encode(_Ring(1, keys))
+
+
+def decode_ring(data: bytes, source: str) -> list[SigningKey]:
+    """Read the stored form. Raises UsageError naming `source`, and nothing of what is in it."""
+    try:
+        ring = msgspec.json.decode(data, type=_Ring)
+    except msgspec.MsgspecError:
+        # The decoder's own words could quote a key.
+        raise UsageError(f"{source} holds no signing keys: restore it from a backup, or remove it") from None
+    if ring.format != 1:
+        raise UsageError(f"{source} has format {ring.format}, and this release knows 1: upgrade Coatcheck")
+    return ring.keys
 
 
 class KeyFile:
@@ -44,14 +61,7 @@ class KeyFile:
             if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
                 raise UsageError(f"others may read the signing keys in {self.path}: chmod 600, and rotate them")
             data = file.read()
-        try:
-            ring = msgspec.json.decode(data, type=_Ring)
-        except msgspec.MsgspecError:
-            # The decoder's own words could quote a key.
-            raise UsageError(f"{self.path} holds no signing keys: restore it from a backup, or remove it") from None
-        if ring.format != 1:
-            raise UsageError(f"{self.path} has format {ring.format}, and this release knows 1: upgrade Coatcheck")
-        return ring.keys
+        return decode_ring(data, str(self.path))
 
     def update(self, change: Change) -> list[SigningKey]:
         """Change the ring under a lock that all processes respect."""
@@ -64,7 +74,7 @@ class KeyFile:
             partial.unlink(missing_ok=True)
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(_Ring(1, keys)))
+                file.write(encode_ring(keys))
                 file.flush()
                 os.fsync(descriptor)
             partial.replace(self.path)

@@ -27,7 +27,7 @@ _TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
 
 
 class SessionOver(SessionRefused):
-    """The session behind the refresh token is over (`invalid_grant`): log in again. No request was sent with its tokens."""
+    """The session behind the refresh token is over (`invalid_grant`): log in again. The request was not fulfilled."""
 
 
 class RefreshFailed(CoatcheckError):
@@ -225,7 +225,8 @@ class Pair:
             self.check()
             raise RefreshFailed("new tokens were given meanwhile: try again")
         if answer.status not in _TRY_AGAIN and code != "slow_down":
-            raise RefreshFailed(f"the server did not take the refresh token: status {answer.status} {code}".rstrip())
+            said = f" {code}" if code.isidentifier() else ""
+            raise RefreshFailed(f"the server did not take the refresh token: status {answer.status}{said}")
 
     def _adopt(self, tokens: Tokens, at: float) -> None:
         self._tokens = tokens

@@ -70,7 +70,7 @@ else:
 
 _INVALID_TOKEN = re.compile(r'\bbearer\b.*\berror\s*=\s*"?invalid_token\b', re.IGNORECASE | re.DOTALL)
 _PORTS = {"http": 80, "https": 443}
-# An exchange takes less; this is for one whose event loop has gone away.
+# An exchange takes less; this is for one whose event loop has gone away, or whose tokens nobody manages to store.
 _LONGEST = RETRY_WITHIN + 5 * ATTEMPT
 
 
@@ -187,6 +187,8 @@ class TokenAuth(_Auth):
                 if not pair.works():
                     raise
         used = pair.tokens.access_token
+        if used is None:
+            raise RefreshFailed("a new login was given without an access token meanwhile: try again")
         request.headers["Authorization"] = f"Bearer {used}"
         response = yield request
         if not self._refused(response):
@@ -316,7 +318,7 @@ class TokenAuth(_Auth):
             return Lost(error)
 
     def _stuck(self, flight: "Future[None]") -> RefreshFailed:
-        error = RefreshFailed("another thread's event loop has left its exchange of tokens unfinished: try again")
+        error = RefreshFailed("the exchange of tokens that another request began does not come to an end: try again")
         self._pair.land(flight, error)
         return error
 

@@ -184,7 +184,7 @@ class Client:
 
     def auth(self, site: Site, given: dict[str, Any], **options: Any) -> TokenAuth:
         known = {name: given[name] for name in ("access_token", "refresh_token", "expires_in") if name in given}
-        auth = TokenAuth(site.refresh_url, client=self.inner, **{**known, **options})
+        auth = TokenAuth(site.refresh_url, **{"client": self.inner, **known, **options})
         self.inner.auth = auth
         return auth
 
@@ -525,6 +525,30 @@ def test_an_event_loop_that_goes_away_in_the_middle_leaves_the_next_one_a_way_on
         asyncio.run(ask(auth, 0.5))
     stuck = False
     assert asyncio.run(ask(auth, 20)) == 200
+    assert len(site.exchanges()) == 1
+
+
+async def test_an_exchange_that_does_not_come_to_an_end_holds_nobody_for_ever(
+    site: Site, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = site.log_in()
+    begun, stored = threading.Event(), threading.Event()
+
+    def store(tokens: Tokens) -> None:
+        begun.set()
+        assert stored.wait(20)
+
+    async with make() as client:
+        auth = client.auth(site, {"refresh_token": given["refresh_token"]}, client=None, on_tokens=store)
+        with httpx.Client(auth=auth, verify=False) as slow:
+            first = asyncio.create_task(asyncio.to_thread(slow.get, f"{site.url}/me"))
+            await asyncio.to_thread(begun.wait, 20)
+            monkeypatch.setattr("coatcheck.integrations.httpx._LONGEST", 0.05)
+            with pytest.raises(RefreshFailed, match="does not come to an end"):
+                await client.send(f"{site.url}/me")
+            stored.set()
+            assert (await first).status_code == 200
+        assert (await client.send(f"{site.url}/me")).status_code == 200
     assert len(site.exchanges()) == 1
 
 

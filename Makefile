@@ -4,8 +4,9 @@
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
 ARGS ?=
+SECONDS ?= 600
 
-.PHONY: help setup serve test test-core test-stores test-transports test-browser test-faults test-slow test-matrix
+.PHONY: help setup serve test test-core test-stores test-transports test-browser test-faults test-slow test-matrix soak
 .PHONY: check bench format lock clean
 
 help: ## list the targets
@@ -37,6 +38,9 @@ test-faults: setup ## tests that kill, fill and cut
 
 test-slow: setup ## long tests, without a budget
 	@$(PYTHON) scripts/test_tiers.py slow -- $(ARGS)
+
+soak: setup ## load with faults in random order, for SECONDS (600): make soak SECONDS=3600
+	@$(PYTHON) scripts/soak.py $(SECONDS) $(ARGS)
 
 test-matrix: setup ## the core tests on each Python from 3.11 to 3.14 that is on this machine
 	@$(PYTHON) scripts/test_matrix.py $(ARGS)

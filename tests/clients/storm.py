@@ -11,13 +11,13 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.clients.history import Fault, Kind, Operation, Outcome, Verdict, check, failures
+from tests.clients.history import BOUND, Fault, Kind, Operation, Outcome, Verdict, check, failures
 from tests.clients.lanes import VERSIONS, Answer, FailedError, Lane, NotSentError, lane
-from tests.clients.serving import RunningServer, spawn_server
+from tests.clients.serving import RunningServer, spawn_server, start_server
 
 APP = "tests.clients.load_app:create_app"
 OPTIONS = ("--workers", "2")
@@ -194,7 +194,7 @@ class Storm:
         began = time.monotonic()
         self.faults.append(Fault("reload", began, began, excuses=False))
         self.server.process.send_signal(signal.SIGHUP)
-        await _until(lambda: self.server.said().count(_REPLACED) > count, 60)
+        await _until(lambda: self.server.said().count(_REPLACED) > count, 60, 0.1)
         assert not set(before) & set(self.server.workers())
 
     async def restart(self) -> None:
@@ -206,7 +206,7 @@ class Storm:
         assert self.server.process.returncode == 0, self.server.said()
         old = self.server
         self.server = spawn_server(old.output.parent, old.http_port, old.https_port, *OPTIONS, app=APP)
-        await _until(lambda: "Ctrl-C" in self.server.said(), 40)
+        await _until(lambda: "Ctrl-C" in self.server.said(), 40, 0.1)
 
     async def _kill(self, name: str, pid: int, *, connections: bool = False) -> None:
         began = time.monotonic()
@@ -236,6 +236,24 @@ class Storm:
         """Figures by fault, for people."""
         return "\n".join([*(f"  {each}" for each in failures(self.history, self.faults)), f"  {self.verdict()}"])
 
+    def summary(self) -> str:
+        """Figures by kind of fault, for long runs."""
+        found: dict[str, tuple[int, int, int, int]] = {}
+        for each in failures(self.history, self.faults):
+            name = each.fault.name if each.fault is not None else "before any fault"
+            times, requests, failed, unexcused = found.get(name, (0, 0, 0, 0))
+            found[name] = (
+                times + 1,
+                requests + each.requests,
+                failed + len(each.failed),
+                unexcused + len(each.unexcused),
+            )
+        lines = [
+            f"  {name} ({times} times): {failed} of {requests} requests failed, {unexcused} without excuse"
+            for name, (times, requests, failed, unexcused) in found.items()
+        ]
+        return "\n".join([*lines, f"  {self.verdict()}"])
+
     def wrong(self) -> list[str]:
         """Everything that must not be: broken promises, and failures without an excuse."""
         found = self.verdict().wrong
@@ -250,9 +268,9 @@ _REPLACED = "every worker was replaced"
 
 
 @asynccontextmanager
-async def storm(server: RunningServer, *, actors: int = 4, seed: int = 0) -> AsyncIterator[Storm]:
-    """Load from the block's beginning to its end; then everybody looks once more. The server is stopped by the caller."""
-    found = Storm(server, actors, seed)
+async def storm(directory: Path, *, actors: int = 4, seed: int = 0) -> AsyncIterator[Storm]:
+    """A server in that directory, under load from the block's beginning to its end; then everybody looks once more."""
+    found = Storm(await asyncio.to_thread(start_server, directory, *OPTIONS, app=APP), actors, seed)
     running: list[asyncio.Task[None]] = []
     try:
         for actor in found.actors:
@@ -262,22 +280,37 @@ async def storm(server: RunningServer, *, actors: int = 4, seed: int = 0) -> Asy
         for actor in found.actors:
             actor.stop()
         await asyncio.gather(*running)
+        # Longer than anything may be unknown somewhere.
+        await asyncio.sleep(BOUND)
         for actor in found.actors:
             await actor.last_look()
     finally:
         for task in running:
             task.cancel()
-        await asyncio.wait(running)
+        await asyncio.gather(*running, return_exceptions=True)
         for actor in found.actors:
-            with contextlib.suppress(OSError):
-                await actor.close()
+            await actor.close()
+        status = await asyncio.to_thread(found.server.stop)
+    assert status == 0, found.server.said()
 
 
-async def _until(true: Callable[[], bool], within: float) -> None:
+async def suffer(found: Storm, faults: Sequence[str], seconds: float) -> None:
+    """Each of the faults, and so many seconds of calm after it."""
+    for fault in faults:
+        await getattr(found, fault)()
+        await calm(seconds)
+
+
+async def calm(seconds: float) -> None:
+    """Load, and nothing else."""
+    await asyncio.sleep(seconds)
+
+
+async def _until(true: Callable[[], bool], within: float, each: float = 0.005) -> None:
     end = time.monotonic() + within
     while not true():
         assert time.monotonic() < end, "it did not come true in time"
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(each)
 
 
 def _alive(pid: int) -> bool:

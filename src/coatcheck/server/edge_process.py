@@ -115,7 +115,7 @@ class EdgeProcess:
             with contextlib.suppress(OSError):
                 left = await self._admin.drain(within, tell)
                 if left:
-                    self._log(f"{left} request{'' if left == 1 else 's'} did not end within {within:g} s and were cut")
+                    self._log(f"requests that did not end within {within:g} s and were cut: {left}")
         await self._child.stop(signal.SIGTERM, _STOP)
 
     async def kill(self) -> None:

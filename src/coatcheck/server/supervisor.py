@@ -52,7 +52,7 @@ _ONLY_AT_START = (
 )
 _HANG = 3.0
 """Seconds that a worker may take to say that it is alive; after two such silences it is killed and replaced."""
-_LAST_WORDS = 2.0
+_LAST_WORDS = 5.0
 """Seconds that a worker has at least, when nobody waits for its answers any more, to write down what it has to."""
 
 

@@ -15,8 +15,6 @@ class StreamingTransport(httpx.AsyncBaseTransport):
         """Taken in turn for each request for a stream, the first for all others."""
         self.away = False
         """Nobody answers."""
-        self.silent = False
-        """Nothing arrives any more of what was sent, and nobody says so."""
         self.slow = 0.0
         self.requests: list[httpx.Request] = []
         self.open: set[_Body] = set()
@@ -42,7 +40,12 @@ class StreamingTransport(httpx.AsyncBaseTransport):
             self._next += 1
         body = _Body(self, await request.aread(), request.extensions.get("timeout", {}).get("read"))
         body.task = asyncio.create_task(body.run(app, _scope(request)))
-        start = await body.start
+        try:
+            start = await body.start
+        except BaseException:
+            # Whoever gave up waiting leaves nothing behind that the application still does.
+            await body.aclose()
+            raise
         return httpx.Response(start["status"], headers=start.get("headers", []), stream=body)
 
 
@@ -67,6 +70,8 @@ class _Body(httpx.AsyncByteStream):
     def __init__(self, network: StreamingTransport, body: bytes, timeout: float | None) -> None:
         self.start: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None] | None = None
+        self.deaf = False
+        """Nothing arrives any more of what is sent, and nobody says so."""
         self._network = network
         self._pieces: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
         self._request = [{"type": "http.request", "body": body, "more_body": False}]
@@ -93,7 +98,7 @@ class _Body(httpx.AsyncByteStream):
     async def _send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.start.set_result(message)
-        elif not self._network.silent:
+        elif not self.deaf:
             self._pieces.put_nowait(message.get("body", b""))
             if not message.get("more_body", False):
                 self._pieces.put_nowait(None)

@@ -24,7 +24,7 @@ __all__ = ["FeedBroken", "RevocationReader", "Revocations"]
 CLOCKS = 5.0
 """Seconds by which the clocks of an issuer's nodes may differ without a gap going unnoticed."""
 SILENCE = 3.0
-"""Seconds without a byte after which a connection is given up: several heartbeats."""
+"""Seconds without a byte, or without a heartbeat that is of use, after which a connection is given up."""
 STREAM = 600.0
 """Seconds after which a connection is left, should the issuer not end it: clocks run apart, if slowly."""
 
@@ -156,7 +156,7 @@ class RevocationReader:
         self._clock = clock
         self._sleep = sleep
         self._last_id = ""
-        self._sent = float("-inf")
+        self._sent = self._of_use = float("-inf")
         self._begun = False
         self._wait = _FIRST_RETRY
         self._told = False
@@ -189,7 +189,7 @@ class RevocationReader:
         parser = EventParser()
         # Nothing can have been confirmed to this request before it was sent: what the issuer counts from the arrival of
         # the request is counted from here, which is earlier, whatever the two clocks say and the network held back.
-        self._sent = self._clock.monotonic()
+        self._sent = self._of_use = self._clock.monotonic()
         async with contextlib.AsyncExitStack() as exits:
             pieces = await exits.enter_async_context(self._opens(self._last_id, silence=SILENCE))
             async for piece in pieces:
@@ -247,6 +247,15 @@ class RevocationReader:
         if last_id.isascii() and last_id.isdigit() and len(last_id) <= 15:
             self._last_id = last_id
         self._revocations.confirm(at)
+        now = self._clock.monotonic()
+        if self._revocations.live:
+            self._of_use = now
+        elif now > self._of_use + SILENCE:
+            # The request was too long under way, and then all that is counted from it is too late; or something holds
+            # the stream back; or that node's own feed is dead. Another request may do better.
+            raise IssuerUnavailable("the feed of revocations confirms too late what it tells")
+        else:
+            return
         self._wait = _FIRST_RETRY
         if self._told:
             _log.warning("the feed of revocations is read again")

@@ -37,7 +37,7 @@ PATIENCE = 25.0
 H3_REQUEST_REJECTED = 0x10B
 _H2_GOAWAY = 7
 _PING = 1.0
-_SILENT = 5.0
+_SILENT = 3.0
 """Seconds without a word from the server after which a QUIC connection, for which nobody else can tell, is given up."""
 
 

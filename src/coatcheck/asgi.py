@@ -12,7 +12,7 @@ from typing import Any
 
 from coatcheck.connections import LiveConnection, Restart
 from coatcheck.cookies import CookiePolicy
-from coatcheck.credentials import Bearer, Credentials, Refusal, Verifier
+from coatcheck.credentials import Credentials, Refusal, Verifier
 from coatcheck.errors import SessionRefused, StoreUnavailable, TokenRefused
 from coatcheck.manager import Sessions
 from coatcheck.session import Session, enter, leave
@@ -81,12 +81,14 @@ class SessionMiddleware:
         session: Session | None
         if token is None:
             session = Session(self.sessions)
-        elif token.__class__ is Bearer:
-            found = await self._by_bearer(token)  # pyright: ignore[reportArgumentType]
-            if isinstance(found, tuple):
-                await _refuse(scope, receive, send, *found)
-                return
-            session = found
+        elif token.__class__ is str:
+            session = self._by_bearer_cached(token)  # pyright: ignore[reportArgumentType]
+            if session is None:
+                found = await self._by_bearer(token)  # pyright: ignore[reportArgumentType]
+                if isinstance(found, tuple):
+                    await _refuse(scope, receive, send, *found)
+                    return
+                session = found
         else:
             session = self.sessions.load_cached(token)  # pyright: ignore[reportArgumentType]
             if session is None:
@@ -118,20 +120,26 @@ class SessionMiddleware:
         finally:
             leave(current)
 
-    async def _by_bearer(self, bearer: Bearer) -> Session | tuple[Refusal, int | None]:
+    def _by_bearer_cached(self, bearer: str) -> Session | None:
+        """Give the session of an access token without waiting; None where more must be looked at."""
+        assert self._tokens is not None
+        try:
+            claims = self._tokens.verify(bearer)
+        except TokenRefused:
+            return None
+        return self.sessions.load_bearer_cached(claims.sid, claims.gen, claims.sub)
+
+    async def _by_bearer(self, bearer: str) -> Session | tuple[Refusal, int | None]:
         """Give the session of an access token, or the refusal and its Retry-After. Never falls back to the cookie."""
         assert self._tokens is not None
         try:
-            claims = self._tokens.verify(bearer.token)
-            session = self.sessions.load_bearer_cached(claims.sid, claims.gen, claims.sub)
-            if session is None:
-                session = await self.sessions.load_bearer(claims.sid, claims.gen, claims.sub)
+            claims = self._tokens.verify(bearer)
+            return await self.sessions.load_bearer(claims.sid, claims.gen, claims.sub)
         except TokenRefused as error:
             _log.info("answered 401: %s", error)
             return _BAD_TOKEN, None
         except StoreUnavailable as error:
             return _unavailable(error), error.retry_after
-        return session
 
     async def late(self, session: Session) -> None:
         """Store what was changed after the response had started."""

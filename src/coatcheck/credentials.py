@@ -11,7 +11,7 @@ from coatcheck.cookies import CookiePolicy, find_cookie
 from coatcheck.ids import TOKEN_LENGTH
 from coatcheck.origin import SAFE_METHODS, is_cross_site, is_foreign_origin, normalise_origins
 
-__all__ = ["Bearer", "Claims", "Credentials", "Refusal", "Verifier"]
+__all__ = ["Claims", "Credentials", "Refusal", "Verifier"]
 
 
 class Refusal(NamedTuple):
@@ -23,15 +23,6 @@ class Refusal(NamedTuple):
     status: int
     detail: str
     challenge: str = "Bearer"
-
-
-class Bearer(NamedTuple):
-    """A bearer token as the client sent it, not looked at yet."""
-
-    token: str
-
-    def __repr__(self) -> str:
-        return "<Bearer>"
 
 
 class Claims(Protocol):
@@ -78,8 +69,11 @@ class Credentials:
         self._name = policy.name.encode("ascii")
         self._needle = self._name + b"="
 
-    def examine(self, scope: MutableMapping[str, Any]) -> bytes | Bearer | Refusal | None:
-        """Give what an ASGI scope (`http` or `websocket`) carries: a session token, a bearer, nothing, or a refusal."""
+    def examine(self, scope: MutableMapping[str, Any]) -> bytes | str | Refusal | None:
+        """Give what an ASGI scope (`http` or `websocket`) carries.
+
+        That is a session token (bytes), a bearer token not looked at yet (str), nothing, or a refusal.
+        """
         if self._bearer:
             bearer = _bearer_of(scope["headers"])
             if bearer is not None:
@@ -125,7 +119,7 @@ class Credentials:
         return find_cookie(cookie, self._name)
 
 
-def _bearer_of(headers: Iterable[tuple[bytes, bytes]]) -> Bearer | Refusal | None:
+def _bearer_of(headers: Iterable[tuple[bytes, bytes]]) -> str | Refusal | None:
     """Give the bearer token in the Authorization header; None where there is no such header, or another scheme's."""
     found: bytes | None = None
     for name, value in headers:
@@ -135,4 +129,4 @@ def _bearer_of(headers: Iterable[tuple[bytes, bytes]]) -> Bearer | Refusal | Non
             found = value
     if found is None or found[:7].lower() != b"bearer ":
         return None
-    return Bearer(found[7:].strip(b" ").decode("latin-1"))
+    return found[7:].strip(b" ").decode("latin-1")

@@ -9,7 +9,7 @@ import importlib
 import ipaddress
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urlsplit
 
 from coatcheck.errors import MissingDependency, TokenRefused, UsageError
@@ -18,11 +18,19 @@ from coatcheck.tokens.errors import IssuerUnavailable
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Issuer", "check_url"]
+__all__ = ["Issuer", "Transport", "check_url"]
 
 TIMEOUT = 5.0
 """Seconds for a whole request, its answer included."""
 MOST_BYTES = 64 * 1024
+
+
+class Transport(Protocol):
+    """What httpx and httpx2 call `AsyncBaseTransport`."""
+
+    async def handle_async_request(self, request: Any) -> Any: ...
+
+    async def aclose(self) -> None: ...
 
 
 def check_url(url: str, what: str) -> str:
@@ -56,7 +64,7 @@ class Issuer:
         url: str,
         *,
         service: tuple[str, str] | None,
-        transport: "httpx.AsyncBaseTransport | None",
+        transport: Transport | None,
         tls: ssl.SSLContext | None,
     ) -> None:
         self._url = url.rstrip("/")

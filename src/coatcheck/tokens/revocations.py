@@ -58,8 +58,7 @@ class Revocations:
         self._generations: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._users: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self.floor = float("inf")
-        self.mark = 0
-        self._floor_mark = 0
+        self.mark = self._floor_mark = 1
         self._lease_until = self._lease_until_time = float("-inf")
 
     @property
@@ -87,9 +86,11 @@ class Revocations:
 
     def begin(self, since: float, token_lifetime: float, *, resumed: bool) -> None:
         """A stream begins in which everything from `since` on will be told. `resumed`: what was told before still holds."""
-        self._keep = min(token_lifetime, _LONGEST_LIFE) + 4 * LEEWAY
+        self._keep = min(max(token_lifetime, 0.0), _LONGEST_LIFE) + 4 * LEEWAY
         if not resumed:
             self.gap(since)
+            # `since` may lie before an older gap, and what it promises is yet to be told.
+            self._lease_until = float("-inf")
 
     def gap(self, since: float) -> None:
         """Something may be missing from before `since`: tokens from then must be asked for."""

@@ -9,7 +9,7 @@ import contextlib
 import ssl
 from collections import OrderedDict
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -17,12 +17,9 @@ from coatcheck.clock import Clock, SystemClock
 from coatcheck.errors import TokenRefused, UsageError, WrongEventLoop
 from coatcheck.tokens.access import LEEWAY, AccessClaims, parse_claims, parse_header, verified_payload
 from coatcheck.tokens.errors import IssuerUnavailable
-from coatcheck.tokens.issuer import Issuer, check_url
+from coatcheck.tokens.issuer import Issuer, Transport, check_url
 from coatcheck.tokens.jwks import PublicKeys
 from coatcheck.tokens.revocations import RevocationReader, Revocations
-
-if TYPE_CHECKING:
-    import httpx
 
 __all__ = ["TokenVerifier", "VerifiedToken"]
 
@@ -67,7 +64,7 @@ class TokenVerifier:
         service: tuple[str, str] | None = None,
         max_staleness: float = 2.0,
         tls: ssl.SSLContext | None = None,
-        transport: "httpx.AsyncBaseTransport | None" = None,
+        transport: Transport | None = None,
         clock: Clock | None = None,
     ) -> None:
         if on_feed_loss not in _POLICIES:

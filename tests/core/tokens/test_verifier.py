@@ -1,6 +1,7 @@
 """TokenVerifier before a real issuer: who is let in while the feed lives, and who when it does not."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -8,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
 
-from coatcheck import TokenRefused, UsageError
+from coatcheck import MissingDependency, TokenRefused, UsageError
 from coatcheck.accounts import ServiceAccounts
 from coatcheck.server.rest import revocations as server
 from coatcheck.stores.contract import Change
@@ -548,6 +550,25 @@ def test_loopback_needs_no_tls(url: str) -> None:
 def test_settings_that_cannot_work_are_refused(options: Any) -> None:
     with pytest.raises(UsageError):
         TokenVerifier(ORIGIN, audience=AUDIENCE, **options)
+
+
+async def test_httpx2_will_do_as_well() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url.path)
+        return httpx2.Response(404)
+
+    async with TokenVerifier(ORIGIN, audience=AUDIENCE, transport=httpx2.MockTransport(answer)) as verifier:
+        await until(lambda: KEYS in asked)
+        assert not verifier.feed_live
+
+
+def test_without_a_client_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(MissingDependency, match=r"coatcheck\[httpx\]"):
+        TokenVerifier(ORIGIN, audience=AUDIENCE)
 
 
 def test_a_verified_token_shows_its_claims_only() -> None:

@@ -130,6 +130,15 @@ async def test_a_stream_that_begins_later_leaves_all_before_in_doubt(kind: str) 
     assert stage.revocations.needs(claims(NOW + 1 + CLOCKS + 1)) == 0
 
 
+async def test_a_stream_that_goes_further_back_is_believed_once_it_has_told_what_it_promised() -> None:
+    first = [sse("begin", since=NOW, token_lifetime=300), beat(0.0)]
+    stage = await Stage(first, [sse("reset", since=NOW - 100, token_lifetime=300)]).play()
+    assert not stage.revocations.live
+    stage = await Stage(first, [sse("reset", since=NOW - 100, token_lifetime=300), beat(0.0)]).play()
+    assert stage.revocations.live
+    assert stage.revocations.needs(claims(NOW)) == 0
+
+
 async def test_a_stream_that_was_cut_before_its_heartbeat_confirmed_nothing() -> None:
     half = sse("heartbeat", str(int((NOW + 50) * 1000)), confirmed=0.0)[:-1]
     stage = await Stage([BEGIN, beat(), half], [BEGIN]).play()

@@ -1,6 +1,8 @@
 """A second process that has only the keys and the feed of revocations, beside a real server with two workers."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -130,6 +132,28 @@ def test_so_does_a_token_that_a_browser_was_given_for_that_service(server: Runni
         assert browser.post("/v1/logout").status_code == 204
         ended = time.monotonic()
         assert other.when("refused", token) - ended < 1.0
+
+
+def test_a_worker_that_dies_takes_nothing_with_it(tmp_path: Path) -> None:
+    server = start_server(tmp_path, "--workers", "2")
+    try:
+        account = Account(server)
+        with service(server, server.https) as other:
+            for pid in server.workers():
+                tokens = eventually_good(other, account)
+                with account.client() as client:
+                    client.get("/healthz")  # a connection that stands, so that the logout comes at once
+                    os.kill(pid, signal.SIGKILL)
+                    headers = {"authorization": f"Bearer {tokens['access_token']}"}
+                    # What went to the worker that is no more is for the client to send again.
+                    while client.post("/v1/logout", headers=headers).status_code == 503:
+                        time.sleep(0.02)
+                    ended = time.monotonic()
+                took = other.when("refused", tokens["access_token"]) - ended
+                print(f"\nlogout answered by the other worker → refused elsewhere: {took * 1e3:.1f} ms")
+                assert took < 5.0  # and while the feed is lost, nobody is let in
+    finally:
+        server.stop()
 
 
 def test_a_feed_that_is_open_holds_no_drain_and_goes_on_at_the_worker_that_comes(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ services: Table = Table(
     Column("created_at", Double, nullable=False),
 )
 
-signing_keys = Table(
+signing_keys: Table = Table(
     "coatcheck_signing_keys",
     metadata,
     Column("ring", String(16), primary_key=True),

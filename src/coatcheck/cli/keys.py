@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # loaded by the commands that use it, so that the others star
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True)
+app: typer.Typer = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")

@@ -37,7 +37,7 @@ class ServedCertificate:
         self._copies: list[tuple[Path, Path]] = []
         self._made = 0
         self._looks = 0
-        self.files = _find(settings)
+        self.files: CertificateFiles = _find(settings)
         """Where the certificate was found, and until when it is good."""
         self._judged: _Seen = _seen(self.files)
         self._changing: _Seen = self._judged

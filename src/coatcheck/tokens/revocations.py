@@ -57,8 +57,9 @@ class Revocations:
         self._ended: OrderedDict[str, tuple[float]] = OrderedDict()
         self._generations: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._users: OrderedDict[str, tuple[float, int]] = OrderedDict()
-        self.floor = float("inf")
-        self.mark = self._floor_mark = 1
+        self.floor: float = float("inf")
+        self.mark: int = 1
+        self._floor_mark: int = 1
         self._lease_until = self._lease_until_time = float("-inf")
 
     @property

@@ -28,7 +28,7 @@ class EventParser:
         self._event = ""
         self._data: list[str] = []
         self._size = 0
-        self.last_id = ""
+        self.last_id: str = ""
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Give the events that are complete with this piece."""

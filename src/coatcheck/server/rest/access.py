@@ -8,9 +8,10 @@ from starlette.requests import Request
 from coatcheck.accounts import User
 from coatcheck.integrations.fastapi import CurrentSession, require_login
 from coatcheck.server.problems import ProblemError
-from coatcheck.server.rest.models import KIND, TOKEN, LoggedIn, TokenLogin, me, session_view
+from coatcheck.server.rest.models import LoggedIn, TokenLogin, me, session_view
 from coatcheck.server.schemes import SCHEME
 from coatcheck.server.services import Services, ServicesOf
+from coatcheck.server.session_kind import KIND, TOKEN
 from coatcheck.session import Session
 from coatcheck.tokens import TokenPair
 

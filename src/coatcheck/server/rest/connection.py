@@ -8,7 +8,7 @@ from coatcheck.server.rest.models import ConnectionView, TLSView
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["connection"])
+router: APIRouter = APIRouter(tags=["connection"])
 
 
 @router.get("/v1/connection")

@@ -15,7 +15,7 @@ from coatcheck.server.services import ServicesOf
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["health"])
+router: APIRouter = APIRouter(tags=["health"])
 
 
 class ReadyView(BaseModel):

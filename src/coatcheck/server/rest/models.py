@@ -9,10 +9,9 @@ from coatcheck.accounts import User
 from coatcheck.manager import SessionInfo
 from coatcheck.record import SessionRecord
 from coatcheck.server.printable import printable
+from coatcheck.server.session_kind import session_kind
 
 __all__ = [
-    "KIND",
-    "TOKEN",
     "AccessToken",
     "AccessTokenWanted",
     "AnyToken",
@@ -38,10 +37,6 @@ __all__ = [
     "moment",
     "session_view",
 ]
-
-KIND = "kind"
-"""The key in a session's `about` that says how its client names it; `TOKEN`, or else by the cookie."""
-TOKEN = "token"  # no password
 
 # Of strict type, so that a number is no username; SecretStr, so that no repr and no traceback shows it.
 Password = Annotated[SecretStr, Field(strict=True)]
@@ -238,7 +233,7 @@ def session_view(session: SessionInfo | SessionRecord, current: str | None) -> S
         authenticated_at=None if session.authenticated_at is None else moment(session.authenticated_at),
         last_seen_at=moment(session.last_seen_at),
         expires_at=moment(session.expires_at),
-        kind="token" if about.get(KIND) == TOKEN else "cookie",
+        kind=session_kind(about),
         method=about.get("method"),
         address=about.get("address"),
         user_agent=None if user_agent is None else printable(user_agent),

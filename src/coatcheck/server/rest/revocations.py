@@ -28,7 +28,7 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-router = APIRouter(tags=["services"])
+router: APIRouter = APIRouter(tags=["services"])
 
 HEARTBEAT = 0.5
 """Seconds between two heartbeats."""
@@ -53,7 +53,7 @@ class RevocationFeed:
     def __init__(self, sessions: Sessions, *, token_lifetime: float) -> None:
         self._sessions = sessions
         self.token_lifetime = token_lifetime
-        self.leaving = False
+        self.leaving: bool = False
         self.waiting: set[asyncio.Future[None]] = set()
         self.readers = 0
         self._window: RevocationWindow | None = None

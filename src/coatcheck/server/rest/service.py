@@ -21,7 +21,7 @@ from coatcheck.server.services import Services
 
 __all__ = ["CallingService", "RequireService", "require_service", "router"]
 
-router = APIRouter(tags=["services"])
+router: APIRouter = APIRouter(tags=["services"])
 
 _CHALLENGE = 'Basic realm="coatcheck services", charset="UTF-8"'
 

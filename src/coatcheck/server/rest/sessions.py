@@ -9,7 +9,7 @@ from coatcheck.server.services import ServicesOf
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["sessions"])
+router: APIRouter = APIRouter(tags=["sessions"])
 
 
 @router.get("/v1/sessions", responses=documented(401, 503))

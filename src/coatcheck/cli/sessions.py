@@ -16,6 +16,7 @@ from coatcheck.ids import is_id
 from coatcheck.manager import SessionInfo, Sessions
 from coatcheck.server.errors import ServerError
 from coatcheck.server.printable import printable
+from coatcheck.server.session_kind import session_kind
 from coatcheck.server.settings import Settings, load_settings
 
 __all__ = ["app"]
@@ -134,6 +135,7 @@ def _plain(user: User, info: SessionInfo) -> dict[str, Any]:
         "authenticated_at": None if info.authenticated_at is None else moment(info.authenticated_at),
         "last_seen_at": moment(info.last_seen_at),
         "expires_at": moment(info.expires_at),
+        "kind": session_kind(info.about),
         "method": info.about.get("method"),
         "address": info.about.get("address"),
         "user_agent": info.about.get("user_agent"),
@@ -142,12 +144,14 @@ def _plain(user: User, info: SessionInfo) -> dict[str, Any]:
 
 def _show(found: list[tuple[User, SessionInfo]]) -> None:
     columns = [
-        Column(title, fold=title == "User") for title in ("Session", "User", "Logged in", "Last seen", "Address")
+        Column(title, fold=title == "User")
+        for title in ("Session", "User", "Kind", "Logged in", "Last seen", "Address")
     ]
     rows = [
         (
             info.id,
             user.username,
+            session_kind(info.about),
             short_moment(info.created_at),
             short_moment(info.last_seen_at),
             info.about.get("address", ""),

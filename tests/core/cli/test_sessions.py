@@ -73,10 +73,11 @@ def test_a_program_gets_everything_but_secrets(data: Path) -> None:
     (item,) = json.loads(run(data, "list", "--json")[1])
     assert item["id"] == session_id
     assert (item["method"], item["address"], item["user_agent"]) == ("password", "192.0.2.7", "curl/8")
+    assert item["kind"] == "cookie"
     assert item["created_at"].endswith("Z")
     assert set(item) == {
         "id", "user_id", "username", "created_at", "authenticated_at", "last_seen_at", "expires_at",
-        "method", "address", "user_agent",
+        "kind", "method", "address", "user_agent",
     }  # fmt: skip
 
 
@@ -86,7 +87,7 @@ def test_a_person_gets_a_table(data: Path) -> None:
     assert code == 0
     head, row = out.splitlines()
     assert head.split()[:2] == ["Session", "User"]
-    assert row.split()[:2] == [session_id, "ada"]
+    assert row.split()[:3] == [session_id, "ada", "cookie"]
     assert row.rstrip().endswith("192.0.2.7  curl/8")
 
 

@@ -78,6 +78,18 @@ def test_a_file_that_is_not_toml_is_one_line(tmp_path: Path) -> None:
         ({"public_origins": ["https://example.com:99999"]}, "is not an origin"),
         ({"public_origins": ["https://*.example.com"]}, "is not an origin"),
         ({"public_origins": ["null"]}, "is not an origin"),
+        ({"issuer": "login.example.com"}, "is not a URL"),
+        ({"issuer": "https://login.example.com/"}, "is not an issuer"),
+        ({"issuer": "https://login.example.com?a=b"}, "is not an issuer"),
+        ({"audiences": ["orders"]}, "is not a URL"),
+        ({"audiences": ["https://user@orders.example.com"]}, "is not a URL"),
+        ({"audiences": ["https://orders.example.com/#x"]}, "is not a URL"),
+        ({"audiences": ["https://[::1"]}, "is not a URL"),
+        ({"audiences": ["https://localhost:8443"]}, "which is this server itself"),
+        ({"access_token_lifetime": 9}, "--access-token-lifetime: "),
+        ({"access_token_lifetime": 3601}, "--access-token-lifetime: "),
+        ({"signing_algorithm": "RS256"}, "--signing-algorithm: "),
+        ({"keys": "memory"}, "--keys: "),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(given: dict[str, object], words: str) -> None:
@@ -96,6 +108,21 @@ def test_a_bad_variable_is_named_as_the_variable(monkeypatch: pytest.MonkeyPatch
 def test_without_the_edge_the_tls_port_is_nobodys() -> None:
     settings = load_settings(http_port=8443, edge=False)
     assert all(origin.startswith("http://") for origin in settings.effective_public_origins())
+
+
+def test_tokens_name_the_server_by_what_is_set_or_its_first_public_origin_or_loopback() -> None:
+    origins = ("https://a.example", "https://b.example")
+    assert (
+        load_settings(issuer="https://c.example/x", public_origins=origins).effective_issuer() == "https://c.example/x"
+    )
+    assert load_settings(public_origins=origins).effective_issuer() == "https://a.example"
+    assert load_settings(https_port=9443).effective_issuer() == "https://localhost:9443"
+    assert load_settings(http_port=9080, edge=False).effective_issuer() == "http://localhost:9080"
+
+
+def test_audiences_are_kept_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COATCHECK_AUDIENCES", "https://A.example/x, http://b.example:80")
+    assert load_settings().audiences == ("https://A.example/x", "http://b.example:80")
 
 
 def test_loopback_origins_are_our_own_and_configured_ones_are_added() -> None:

@@ -284,7 +284,8 @@ class _Response:
         if isinstance(error, StoreUnavailable):
             await _answer(send, _unavailable(error), retry_after=error.retry_after)
         else:
-            await _answer(send, Refusal(401, str(error)))
+            challenge = _BAD_TOKEN.challenge if self._session.by_bearer else "Bearer"
+            await _answer(send, Refusal(401, str(error), challenge))
 
     def _send_with_cookie(self, message: Message) -> Awaitable[None]:
         return self._start(message) if message["type"] == "http.response.start" else self._send(message)

@@ -29,6 +29,10 @@ class Site:
             session["left"] = "something"
         elif scope["path"] == "/write":
             session["n"] = session.get("n", 0) + 1
+        elif scope["path"] == "/over":
+            await self.sessions.end(session.id or "")
+            session["n"] = 1
+            await session.save()
         elif scope["path"] == "/login":
             await session.log_in("user")
         body = json.dumps([session.user_id, session.get("n")]).encode()
@@ -160,6 +164,12 @@ async def test_a_cold_bearer_request_finds_its_session_in_the_store() -> None:
         assert (await here.get("/", token)).status == 200
         here.clock.advance(1)
         assert refused(await here.get("/", token))
+
+
+async def test_a_session_that_ends_under_a_bearer_request_makes_its_token_invalid() -> None:
+    async with site() as here:
+        token, _ = await here.log_in()
+        assert refused(await here.get("/over", token))
 
 
 async def test_without_a_verifier_a_bearer_is_the_applications_own_business() -> None:

@@ -1,6 +1,7 @@
 """The OpenAPI document as it is served, and `/docs`: a plain page that lists the routes. No external resource."""
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -32,15 +33,19 @@ _POLICY = (
 def install(app: FastAPI, *, docs: bool) -> None:
     """Serve `/openapi.json`, and `/docs` where it is wanted. Call it after all other routes are in."""
     describe_sessions(app, bearer=True)
-    document = _complete(app.openapi())
-    body = json.dumps(document, ensure_ascii=False).encode()
-    page = _page(document).encode()
+
+    @functools.cache
+    def documents() -> tuple[bytes, bytes]:
+        # When first asked for: it takes 0.1 s, which no worker's start should wait for.
+        document = _complete(app.openapi())
+        return json.dumps(document, ensure_ascii=False).encode(), _page(document).encode()
 
     async def openapi(request: Request) -> Response:
-        return Response(body, media_type="application/json")
+        return Response(documents()[0], media_type="application/json")
 
     async def listing(request: Request) -> Response:
-        return Response(page, media_type="text/html; charset=utf-8", headers={"content-security-policy": _POLICY})
+        headers = {"content-security-policy": _POLICY}
+        return Response(documents()[1], media_type="text/html; charset=utf-8", headers=headers)
 
     app.add_route("/openapi.json", openapi, include_in_schema=False)
     if docs:

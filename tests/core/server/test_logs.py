@@ -38,7 +38,14 @@ def written(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
     """What is logged; logging is put back as it was afterwards."""
     root, ours = logging.getLogger(), logging.getLogger("coatcheck")
     before = root.handlers[:], root.level, ours.level
+    uvicorns = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error", "uvicorn.access")]
+    configured = [(each, each.handlers[:], each.propagate, each.level) for each in uvicorns]
+    for each in uvicorns:  # another test's server may have set up uvicorn's own logging in this process
+        each.handlers[:], each.propagate = [], True
     yield Written(capsys)
+    for each, handlers, propagate, level in configured:
+        each.handlers[:], each.propagate = handlers, propagate
+        each.setLevel(level)
     root.handlers[:] = before[0]
     root.setLevel(before[1])
     ours.setLevel(before[2])

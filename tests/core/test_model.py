@@ -451,7 +451,7 @@ class SQLitePromises(Promises):
 
 
 MemoryPromises.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 SQLitePromises.TestCase.settings = settings(
     max_examples=10, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)

@@ -27,7 +27,9 @@ def test_the_library_imports_with_msgspec_alone() -> None:
 
 
 def test_tokens_without_their_package_say_what_to_install() -> None:
-    program = PROGRAM + """
+    program = (
+        PROGRAM
+        + """
 try:
     import coatcheck.tokens
 except coatcheck.MissingDependency as error:
@@ -35,5 +37,6 @@ except coatcheck.MissingDependency as error:
 else:
     raise SystemExit("it was imported without joserfc")
 """
+    )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

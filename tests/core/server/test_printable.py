@@ -24,7 +24,8 @@ def test_what_would_do_something_is_an_escape(text: str, shown: str) -> None:
 
 
 def test_no_control_or_direction_of_unicode_gets_through() -> None:
-    everything = "".join(map(chr, range(0x110000)))
+    # Of the planes without letters of their own every hundredth character stands for the rest.
+    everything = "".join(map(chr, [*range(0x20000), *range(0xE0000, 0xE1000), *range(0x20000, 0x110000, 97)]))
     assert {unicodedata.category(char) for char in printable(everything)}.isdisjoint({"Cc", "Cs", "Zl", "Zp", "Co"})
     left = {char for char in printable(everything) if unicodedata.category(char) == "Cf"}
     assert left == {"\u200c", "\u200d"}

@@ -12,8 +12,8 @@ import pytest
 
 from coatcheck.integrations.httpx import SessionOver, TokenAuth, Tokens
 from tests.clients.examples import EXAMPLES, served
-from tests.core.examples.test_examples import load
 from tests.starlette_client import TestClient
+from tests.transports.examples.test_examples import load
 
 PASSWORD = "a coat, a hat, an umbrella"
 LOGIN = {"username": "john", "password": PASSWORD}

@@ -266,7 +266,7 @@ def test_a_format_too_new_is_refused_by_number_and_not_misread(newer: int) -> No
         _stored()[:-1],
         _stored() + b"\x00",
         _stored(u="abcd").replace(b"abcd", b"\xff\xfe\xfd\xfc"),
-        _stored(z=b"1").removesuffix(b"\xc4\x011") + b"\x91" * 5000 + b"\xc0",
+        _stored(z=b"1").removesuffix(b"\xc4\x011") + b"\x91" * 100_000 + b"\xc0",
         _stored(v=...).replace(b"\x85", b"\x86", 1) + b"\xa1v" + b"\xdf\xff\xff\xff\xff",
     ],
 )

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, NullPool, create_engine, event, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from coatcheck.accounts.database import ensure_private_file, explain, parse_url, set_pragmas
@@ -117,9 +117,8 @@ class DatabaseKeys:
         if self._engine is None:
             ensure_private_file(Path(self._where()))
             migrate(self._url)
-            engine = create_engine(
-                self._url.set(drivername="sqlite"), hide_parameters=True, pool_size=1, max_overflow=2
-            )
+            # No pool: it is asked once a second at most, and whoever forgets to close it leaves nothing open.
+            engine = create_engine(self._url.set(drivername="sqlite"), hide_parameters=True, poolclass=NullPool)
             event.listen(engine, "connect", set_pragmas)
             self._engine = engine
         return self._engine

@@ -12,8 +12,8 @@ from typing import Any
 
 from coatcheck.connections import LiveConnection, Restart
 from coatcheck.cookies import CookiePolicy
-from coatcheck.credentials import Credentials, Refusal, Verifier
-from coatcheck.errors import SessionRefused, StoreUnavailable, TokenRefused
+from coatcheck.credentials import BAD_TOKEN, Authenticator, Credentials, Refusal, Verifier, unavailable
+from coatcheck.errors import SessionRefused, StoreUnavailable
 from coatcheck.manager import Sessions
 from coatcheck.session import Session, enter, leave
 
@@ -33,7 +33,6 @@ CLOSE_SESSION_ENDED = 4401
 CLOSE_RESTART = 1012
 """The one for a server that leaves while the session lives on: come back (IANA's registry, "Service Restart")."""
 
-_BAD_TOKEN = Refusal(401, "The access token is not valid, or its session has ended.", 'Bearer error="invalid_token"')
 _TITLES = {401: "Unauthorized", 403: "Forbidden", 503: "Service Unavailable"}
 
 
@@ -62,7 +61,7 @@ class SessionMiddleware:
         self.sessions: Sessions = Sessions(sessions) if isinstance(sessions, str) else sessions
         self.cookie: CookiePolicy = cookie or CookiePolicy()
         self._credentials = Credentials(self.cookie, public_origins, bearer=tokens is not None)
-        self._tokens: Verifier | None = tokens
+        self._authenticator = Authenticator(self.sessions, tokens)
         self._vary: bytes = b"Cookie" if tokens is None else b"Cookie, Authorization"
         self._warned = False
 
@@ -81,22 +80,14 @@ class SessionMiddleware:
         session: Session | None
         if token is None:
             session = Session(self.sessions)
-        elif token.__class__ is str:
-            session = self._by_bearer_cached(token)  # pyright: ignore[reportArgumentType]
+        else:
+            session = self._authenticator.cached(token)  # pyright: ignore[reportArgumentType]
             if session is None:
-                found = await self._by_bearer(token)  # pyright: ignore[reportArgumentType]
-                if isinstance(found, tuple):
-                    await _refuse(scope, receive, send, *found)
+                found = await self._authenticator.load(token)  # pyright: ignore[reportArgumentType]
+                if isinstance(found, Refusal):
+                    await _refuse(scope, receive, send, found)
                     return
                 session = found
-        else:
-            session = self.sessions.load_cached(token)  # pyright: ignore[reportArgumentType]
-            if session is None:
-                try:
-                    session = await self.sessions.load(token)  # pyright: ignore[reportArgumentType]
-                except StoreUnavailable as error:
-                    await _refuse(scope, receive, send, _unavailable(error), error.retry_after)
-                    return
         scope["session"] = session
         current = enter(session)
         try:
@@ -119,27 +110,6 @@ class SessionMiddleware:
                 await self.late(session)
         finally:
             leave(current)
-
-    def _by_bearer_cached(self, bearer: str) -> Session | None:
-        """Give the session of an access token without waiting; None where more must be looked at."""
-        assert self._tokens is not None
-        try:
-            claims = self._tokens.verify(bearer)
-        except TokenRefused:
-            return None
-        return self.sessions.load_bearer_cached(claims.sid, claims.gen, claims.sub)
-
-    async def _by_bearer(self, bearer: str) -> Session | tuple[Refusal, int | None]:
-        """Give the session of an access token, or the refusal and its Retry-After. Never falls back to the cookie."""
-        assert self._tokens is not None
-        try:
-            claims = self._tokens.verify(bearer)
-            return await self.sessions.load_bearer(claims.sid, claims.gen, claims.sub)
-        except TokenRefused as error:
-            _log.info("answered 401: %s", error)
-            return _BAD_TOKEN, None
-        except StoreUnavailable as error:
-            return _unavailable(error), error.retry_after
 
     async def late(self, session: Session) -> None:
         """Store what was changed after the response had started."""
@@ -282,9 +252,9 @@ class _Response:
         send = self._send if self._session.cookie_change is None else self._send_with_cookie
         self.started = True
         if isinstance(error, StoreUnavailable):
-            await _answer(send, _unavailable(error), retry_after=error.retry_after)
+            await _answer(send, unavailable(error))
         else:
-            challenge = _BAD_TOKEN.challenge if self._session.by_bearer else "Bearer"
+            challenge = BAD_TOKEN.challenge if self._session.by_bearer else "Bearer"
             await _answer(send, Refusal(401, str(error), challenge))
 
     def _send_with_cookie(self, message: Message) -> Awaitable[None]:
@@ -412,12 +382,7 @@ async def _nothing() -> None:
     pass
 
 
-def _unavailable(error: StoreUnavailable) -> Refusal:
-    _log.warning("answered 503: %s", error)
-    return Refusal(503, "The session store cannot be asked right now. Nothing is lost; try again.")
-
-
-async def _answer(send: Send, refusal: Refusal, *, retry_after: int | None = None) -> None:
+async def _answer(send: Send, refusal: Refusal) -> None:
     """Send an RFC 9457 problem document."""
     problem = {"title": _TITLES[refusal.status], "status": refusal.status, "detail": refusal.detail}
     body = json.dumps(problem).encode()
@@ -426,18 +391,18 @@ async def _answer(send: Send, refusal: Refusal, *, retry_after: int | None = Non
         (b"content-length", str(len(body)).encode("ascii")),
         (b"cache-control", b"no-store"),
     ]
-    if retry_after is not None:
-        headers.append((b"retry-after", str(retry_after).encode("ascii")))
+    if refusal.retry_after is not None:
+        headers.append((b"retry-after", str(refusal.retry_after).encode("ascii")))
     if refusal.status == 401:
         headers.append((b"www-authenticate", refusal.challenge.encode("ascii")))
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal, retry_after: int | None = None) -> None:
+async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal) -> None:
     """Answer a request or handshake that goes no further."""
     if scope["type"] == "http":
-        await _answer(send, refusal, retry_after=retry_after)
+        await _answer(send, refusal)
         return
     await receive()
     if "websocket.http.response" not in scope.get("extensions", {}):
@@ -448,4 +413,4 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal, 
     def as_websocket(message: Message) -> Awaitable[None]:
         return send({**message, "type": message["type"].replace("http", "websocket.http", 1)})
 
-    await _answer(as_websocket, refusal, retry_after=retry_after)
+    await _answer(as_websocket, refusal)

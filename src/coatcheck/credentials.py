@@ -1,28 +1,37 @@
-"""The one place where what a request carries becomes a token, nothing, or a refusal. Leaves the token's worth to the manager.
+"""The one place where what a request carries becomes its session, nobody's, or a refusal. Leaves a token's worth to the manager.
 
 That is the session cookie or a bearer token (RFC 6750), and the decision whether another site caused the request. An
-explicit bearer wins over a cookie, and needs no such decision: no browser sends one by itself.
+explicit bearer wins over a cookie, and needs no such decision: no browser sends one by itself. `Credentials` looks at
+what a request carries and `Authenticator` at what that is worth, for every transport.
 """
 
+import logging
 from collections.abc import Iterable, MutableMapping
 from typing import Any, NamedTuple, Protocol
 
 from coatcheck.cookies import CookiePolicy, find_cookie
+from coatcheck.errors import StoreUnavailable, TokenRefused
 from coatcheck.ids import TOKEN_LENGTH
+from coatcheck.manager import Sessions
 from coatcheck.origin import SAFE_METHODS, is_cross_site, is_foreign_origin, normalise_origins
+from coatcheck.session import Session
 
-__all__ = ["Claims", "Credentials", "Refusal", "Verifier"]
+__all__ = ["BAD_TOKEN", "Authenticator", "Claims", "Credentials", "Refusal", "Verifier", "unavailable"]
+
+_log = logging.getLogger("coatcheck.credentials")
 
 
 class Refusal(NamedTuple):
     """Why a request goes no further: an HTTP status (RFC 9110), and a sentence for whoever reads the answer.
 
-    `challenge` is what a 401 says in WWW-Authenticate (RFC 6750, section 3).
+    `challenge` is what a 401 says in WWW-Authenticate (RFC 6750, section 3), `retry_after` a 503 in Retry-After, in
+    seconds.
     """
 
     status: int
     detail: str
     challenge: str = "Bearer"
+    retry_after: int | None = None
 
 
 class Claims(Protocol):
@@ -51,6 +60,16 @@ _CROSS_SITE = Refusal(
     "This request was caused by a page of another site. If that page is yours, add its origin to public_origins.",
 )
 _TWO_CREDENTIALS = Refusal(401, "A request carries one Authorization header.", 'Bearer error="invalid_request"')
+
+BAD_TOKEN = Refusal(401, "The access token is not valid, or its session has ended.", 'Bearer error="invalid_token"')
+"""What every access token gets that leads nowhere, whatever the reason."""
+
+
+def unavailable(error: StoreUnavailable) -> Refusal:
+    """Give the refusal for a store that cannot be asked, and log why."""
+    _log.warning("answered 503: %s", error)
+    detail = "The session store cannot be asked right now. Nothing is lost; try again."
+    return Refusal(503, detail, retry_after=error.retry_after)
 
 
 class Credentials:
@@ -130,3 +149,39 @@ def _bearer_of(headers: Iterable[tuple[bytes, bytes]]) -> str | Refusal | None:
     if found is None or found[:7].lower() != b"bearer ":
         return None
     return found[7:].strip(b" ").decode("latin-1")
+
+
+class Authenticator:
+    """Gives the session that a credential leads to. `tokens` verifies access tokens; None: there are none."""
+
+    def __init__(self, sessions: Sessions, tokens: Verifier | None = None) -> None:
+        self._sessions = sessions
+        self._tokens = tokens
+
+    def cached(self, credential: bytes | str) -> Session | None:
+        """Give the session from this node's copies, or None: then `load` must ask. Never waits."""
+        if credential.__class__ is not str:
+            return self._sessions.load_cached(credential)  # pyright: ignore[reportArgumentType]
+        assert self._tokens is not None
+        try:
+            claims = self._tokens.verify(credential)  # pyright: ignore[reportArgumentType]
+        except TokenRefused:
+            return None
+        return self._sessions.load_bearer_cached(claims.sid, claims.gen, claims.sub)
+
+    async def load(self, credential: bytes | str | None) -> Session | Refusal:
+        """Give the session, an anonymous one where a cookie leads nowhere, or why the request goes no further.
+
+        A session token is bytes, a bearer str, as `Credentials.examine` gives them. A bearer never falls back to a cookie.
+        """
+        try:
+            if not isinstance(credential, str):
+                return await self._sessions.load(credential)
+            assert self._tokens is not None
+            claims = self._tokens.verify(credential)
+            return await self._sessions.load_bearer(claims.sid, claims.gen, claims.sub)
+        except TokenRefused as error:
+            _log.info("answered 401: %s", error)
+            return BAD_TOKEN
+        except StoreUnavailable as error:
+            return unavailable(error)

@@ -408,6 +408,23 @@ class Sessions:
             _info(record) for record in found if now < record.expires_at and now < record.last_seen_at + self._idle_end
         ]
 
+    async def describe(self, session_id: str, about: Mapping[str, str]) -> bool:
+        """Set texts in what is known about a session's client (`about`), as a name for its device; an empty text removes one.
+
+        Tells whether the session lives. Not for secrets: lists show it. Raises StoreUnavailable.
+        """
+        await self._ready()
+        if not is_id(session_id):
+            return False
+        fill = self.cache.begin(session_id)
+        try:
+            merged = await self.store.apply(session_id, Changes(about=about))
+        except BaseException:
+            self.cache.abandon(session_id, fill)
+            raise
+        self.cache.finish(session_id, fill, merged)
+        return merged is not None
+
     async def epoch(self, user_id: str) -> int:
         """Give the user's epoch. Read it before checking a password and pass it to `log_in`."""
         await self._ready()

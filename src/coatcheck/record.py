@@ -83,7 +83,8 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one request changed: keys set and deleted, and at most one change of identity.
 
     `clear_values` of an identity takes effect before `set` and `delete` do, and clears the system section as well.
-    `system` replaces that section whole: expect a version with it.
+    `system` replaces that section whole: expect a version with it. `about` is merged text by text, after an identity's;
+    an empty text removes.
     """
 
     set: Mapping[str, bytes] = _EMPTY
@@ -91,10 +92,16 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     identity: Identity | None = None
     remember: bool | None = None
     system: Mapping[str, bytes] | None = None
+    about: Mapping[str, str] = _NO_TEXT
 
     def __bool__(self) -> bool:
         return bool(
-            self.set or self.delete or self.identity is not None or self.remember is not None or self.system is not None
+            self.set
+            or self.delete
+            or self.about
+            or self.identity is not None
+            or self.remember is not None
+            or self.system is not None
         )
 
 
@@ -114,8 +121,11 @@ def merge(record: SessionRecord, changes: Changes) -> SessionRecord:
     )
     if changes.system is not None:
         record = msgspec.structs.replace(record, system=changes.system)
+    about = record.about if identity is None else identity.about
+    if changes.about:
+        about = {name: text for name, text in {**about, **changes.about}.items() if text}
     if identity is None:
-        return record
+        return msgspec.structs.replace(record, about=about)
     recent = [(old, at) for old, at in record.replaced if identity.at - at < TOMBSTONE_SECONDS]
     return msgspec.structs.replace(
         record,
@@ -126,7 +136,7 @@ def merge(record: SessionRecord, changes: Changes) -> SessionRecord:
         epoch=identity.epoch,
         authenticated_at=identity.authenticated_at,
         expires_at=identity.expires_at,
-        about=identity.about,
+        about=about,
     )
 
 

@@ -260,3 +260,17 @@ async def test_modify_spares_what_else_is_pending_and_what_others_wrote() -> Non
 async def test_no_id_could_be_taken_for_an_option_of_a_command() -> None:
     async with node() as here:
         assert not any(here.sessions.new_id().startswith("-") for _ in range(2000))
+
+
+async def test_a_session_can_be_described_while_it_lives_and_its_secret_stays() -> None:
+    async with node() as made:
+        session, token = await made.log_in()
+        assert session.id is not None
+        assert await made.sessions.describe(session.id, {"name": "my phone"})
+        (info,) = await made.sessions.list_user("user")
+        assert info.about == {"user_agent": "test", "name": "my phone"}
+        assert (await made.sessions.load(token)).about["name"] == "my phone"
+        assert await made.sessions.end(session.id)
+        assert not await made.sessions.describe(session.id, {"name": "late"})
+        assert not await made.sessions.describe("no id", {"name": "nobody"})
+        assert await made.sessions.list_user("user") == []

@@ -291,3 +291,12 @@ def test_nothing_that_a_store_keeps_beside_it_is_in_the_stored_form() -> None:
     data = encode_record(record(last_seen_at=1.5, version=9))
     assert ID.encode() not in data
     assert decode_record(data, id="other", version=1, last_seen_at=2.5).last_seen_at == 2.5
+
+
+def test_texts_about_the_client_merge_text_by_text_and_an_empty_one_removes() -> None:
+    kept = record(about={"address": "192.0.2.1", "name": "old"})
+    assert Changes(about={"name": "phone"})
+    merged = merge(kept, Changes(about={"name": "phone", "kind": "token"}))
+    assert merged.about == {"address": "192.0.2.1", "name": "phone", "kind": "token"}
+    assert merge(merged, Changes(about={"name": ""})).about == {"address": "192.0.2.1", "kind": "token"}
+    assert merge(kept, Changes()).about == kept.about

@@ -29,7 +29,7 @@ The message itself means nothing to anybody.
 
 
 class Conflict(CoatcheckError):
-    """A unique key is taken; nothing was written. Stays inside the store."""
+    """There is something of this key or name already; nothing was written. Stays inside the store."""
 
 
 class Collision(CoatcheckError):
@@ -227,7 +227,7 @@ def explain(error: Exception, where: str) -> Exception:
         return UsageError(
             "PostgreSQL cannot store this: texts must be free of NUL and of lone surrogates, numbers fit in 64 bits"
         )
-    if state == "23505":
+    if state in ("23505", "42P06", "42P07", "42710", "42723"):
         return Conflict(said)
     if state in ("40001", "40P01"):
         return Collision(said)

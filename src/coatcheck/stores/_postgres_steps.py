@@ -114,14 +114,16 @@ class Statements:
             f"UPDATE {s}.session AS s SET last_seen_at = later.at FROM later WHERE s.id = later.id"
         )
 
-        sweep = (
-            f"WITH over AS MATERIALIZED (SELECT s.id, s.hashes FROM {s}.session AS s WHERE {{over}} LIMIT $2 "
-            f"FOR UPDATE SKIP LOCKED), {_BURIED.format(s=s, over='over', now='$3', reason='$4')} "
-            f"SELECT id, {_ASYNC} FROM gone"
-        )
-        self.sweep_expired = sweep.format(over="s.expires_at < $1 ORDER BY s.expires_at")
-        self.sweep_idle = sweep.format(
-            over="s.seen_slot <= floor($1::double precision / 600)::bigint AND s.last_seen_at < $1 ORDER BY s.seen_slot"
+        def sweep(over: str) -> str:
+            return (
+                f"WITH over AS MATERIALIZED (SELECT s.id, s.hashes FROM {s}.session AS s WHERE {over} LIMIT $2 "
+                f"FOR UPDATE SKIP LOCKED), {_BURIED.format(s=s, over='over', now='$3', reason='$4')} "
+                f"SELECT id, {_ASYNC} FROM gone"
+            )
+
+        self.sweep_expired = sweep("s.expires_at < $1 ORDER BY s.expires_at")
+        self.sweep_idle = sweep(
+            "s.seen_slot <= floor($1::double precision / 600)::bigint AND s.last_seen_at < $1 ORDER BY s.seen_slot"
         )
         self.sweep_tombstones = (
             f"DELETE FROM {s}.tombstone WHERE ctid = ANY(ARRAY(SELECT ctid FROM {s}.tombstone WHERE ended_at < $1 "

@@ -142,8 +142,8 @@ def _meant(name: str, known: tuple[str, ...]) -> str:
 
 def _schema(value: object) -> str:
     name = str(value)
-    if not 0 < len(name.encode("utf-8", "replace")) <= 63 or not name.isprintable() or "\\" in name:
-        raise UsageError(f"{name!r} is no name for a schema: PostgreSQL takes up to 63 bytes")
+    if not 0 < len(name.encode("utf-8", "replace")) <= 63 or not name.isprintable() or set(name) & set("\\$"):
+        raise UsageError(f"schema={name!r} cannot be one's name: up to 63 printable bytes, without a backslash or a dollar")
     return name
 
 

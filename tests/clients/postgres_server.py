@@ -29,6 +29,7 @@ _ALWAYS = {
     "max_connections": "120",
     "shared_buffers": "16MB",
     "max_wal_size": "128MB",
+    "deadlock_timeout": "100ms",
     "log_min_messages": "warning",
 }
 

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
 
+from coatcheck.errors import StoreUnavailable
 from coatcheck.stores.contract import Change
 from coatcheck.stores.postgres import PostgresChangeStream, PostgresStore
 from tests.clients.postgres_server import PostgresServer
@@ -52,11 +53,12 @@ async def waiting(server: PostgresServer, how_many: int = 1) -> None:
 
 
 async def told(stream: PostgresChangeStream, how_many: int) -> list[Change]:
-    """Follow a feed until it has told so much."""
+    """Follow a feed until it has told so much, through any time when it cannot be read."""
     changes: list[Change] = []
     async with asyncio.timeout(10):
-        stream.poll(changes.append)
-        while len(changes) < how_many:
+        while True:
+            with suppress(StoreUnavailable):
+                stream.poll(changes.append)
+            if len(changes) >= how_many:
+                return changes
             await stream.wait()
-            stream.poll(changes.append)
-    return changes

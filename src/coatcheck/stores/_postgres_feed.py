@@ -53,7 +53,7 @@ class PostgresFeed:
         self._task: asyncio.Task[None] | None = None
         self._sender: Link | None = None
         self._settled = asyncio.Event()
-        self._returned = asyncio.Event()
+        self._answered = asyncio.Event()
         self._lost = asyncio.Event()
         self._awaited: tuple[str, float] = ("", 0.0)
         self.confirmed: float = float("-inf")
@@ -98,7 +98,7 @@ class PostgresFeed:
         probes = f"coatcheck {secrets.token_hex(16)}"  # nobody else's, and not to be guessed
         listener = await self._open_listener()
         try:
-            listener.when_closed(self._lost.set)
+            listener.when_closed(self._lose)
             await listener.listen(probes, self._hear_probe)
             await listener.listen(self._schema, self._hear)
             # Only now: what is changed from here on is heard.
@@ -113,7 +113,7 @@ class PostgresFeed:
                     self._drop_sender()
                     self._fail(str(error))
                     continue
-                if not await _set_within(self._returned, self._patience):
+                if not await _set_within(self._answered, self._patience):
                     raise StoreUnavailable(f"what is notified does not come back: {self._hint}")
             raise StoreUnavailable("the connection of the change feed was lost")
         finally:
@@ -124,7 +124,7 @@ class PostgresFeed:
         if self._sender is None:
             self._sender = await self._open_sender()
         name = secrets.token_hex(8)
-        self._returned.clear()
+        self._answered.clear()
         self._awaited = (name, self._clock.monotonic())
         try:
             async with asyncio.timeout(self._patience):
@@ -139,6 +139,10 @@ class PostgresFeed:
         if sender is not None:
             sender.terminate()
 
+    def _lose(self) -> None:
+        self._lost.set()
+        self._answered.set()  # nothing will come back any more
+
     def _hear_probe(self, name: str) -> None:
         awaited, sent = self._awaited
         if name == awaited:
@@ -146,7 +150,7 @@ class PostgresFeed:
             self.confirmed = sent
             for stream in self.streams:
                 stream.push(sent)
-            self._returned.set()
+            self._answered.set()
             self._settled.set()
 
     def _hear(self, payload: str) -> None:

@@ -162,7 +162,7 @@ class PostgresServer:
             os.kill(pid, signal.SIGCONT)
 
     def close(self) -> None:
-        self.stop()
+        self._end(signal.SIGQUIT)  # at once: nothing of it is wanted any more
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def url(self, *, user: str = "postgres", database: str = "postgres", **options: object) -> str:

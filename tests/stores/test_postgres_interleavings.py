@@ -220,7 +220,7 @@ async def test_batches_that_overlap_wait_for_each_other_in_one_order(
         await asyncio.gather(*(one.create(record(session_id)) for session_id in ids))
         await asyncio.gather(
             *(
-                store.touch({session_id: 2000.0 + number + at for session_id in order})
+                store.touch(dict.fromkeys(order, 2000.0 + number + at))
                 for number in range(8)
                 for at, (store, order) in enumerate(((one, ids), (two, ids[::-1])))
             ),

@@ -9,8 +9,8 @@ import pytest
 
 from coatcheck.errors import StoreUnavailable, UsageError
 from coatcheck.record import Changes, SessionRecord, Tombstone
-from coatcheck.stores import open_store
 from coatcheck.stores import _postgres_schema as tables
+from coatcheck.stores import open_store
 from coatcheck.stores._postgres_steps import Statements
 from coatcheck.stores.postgres import PostgresStore
 from tests.clients.postgres_server import PostgresServer
@@ -155,7 +155,7 @@ async def test_tables_that_are_dropped_while_we_run_are_an_outage_and_no_empty_s
             with pytest.raises(StoreUnavailable, match="does not have the session tables"):
                 await call
         async with asyncio.timeout(5):  # nobody's copies are believed for long
-            while store._feed.trouble is None:  # type: ignore[union-attr]  # noqa: ASYNC110
+            while store._feed.trouble is None:  # type: ignore[union-attr]
                 await asyncio.sleep(0.005)
         with pytest.raises(StoreUnavailable, match="does not have the session tables"):
             stream.poll(lambda change: None)
@@ -171,7 +171,7 @@ async def test_tables_become_unlogged_and_logged_again_by_request_and_keep_what_
     with pytest.raises(UsageError, match="are logged, and unlogged=true was asked for: change the URL, or run"):
         await PostgresStore(fast).start()
     assert await PostgresStore(fast).migrate() == ["its tables are unlogged"]
-    kinds = f"SELECT DISTINCT relpersistence FROM pg_class WHERE relname IN ('session', 'user_epoch', 'tombstone') AND "
+    kinds = "SELECT DISTINCT relpersistence FROM pg_class WHERE relname IN ('session', 'user_epoch', 'tombstone') AND "
     kinds += f"relnamespace = '{schema}'::regnamespace"
     assert postgres.by_hand(kinds) == "u"
     with pytest.raises(UsageError, match="are unlogged, and that was not asked for: change the URL, or run"):

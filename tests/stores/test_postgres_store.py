@@ -250,7 +250,7 @@ async def test_being_seen_changes_no_index_most_of_the_time(postgres: PostgresSe
         for session_id in ids:
             await store.create(record(session_id, values={"k": bytes(100)}, last_seen_at=1200.0))
         for minute in range(1, 9):
-            await store.touch({session_id: 1200.0 + 60 * minute for session_id in ids[::10]})
+            await store.touch(dict.fromkeys(ids[::10], 1200.0 + 60 * minute))
         await hand.execute("SELECT pg_stat_force_next_flush()")
         for link in store._pool._idle:  # type: ignore[union-attr]
             await link.rows("SELECT pg_stat_force_next_flush()")
@@ -307,7 +307,7 @@ async def test_a_pooler_that_was_not_recognised_is_named_by_the_error(postgres: 
         await store.read("a")
         [link] = store._pool._idle  # type: ignore[union-attr]
         await link.run("DEALLOCATE ALL")  # as when the server's side has become another one
-        with pytest.raises(StoreUnavailable, match="is a pooler .*: add pgbouncer=true to its URL"):
+        with pytest.raises(StoreUnavailable, match=r"is a pooler .*: add pgbouncer=true to its URL"):
             await store.read("a")
 
 

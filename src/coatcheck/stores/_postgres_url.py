@@ -11,7 +11,7 @@ import msgspec
 
 from coatcheck.errors import UsageError
 
-__all__ = ["PostgresOptions", "is_postgres", "postgres_options"]
+__all__ = ["Dsn", "PostgresOptions", "is_postgres", "postgres_options"]
 
 _SCHEMES = ("postgresql", "postgres")
 _OURS = (
@@ -60,32 +60,34 @@ def is_postgres(url: str) -> bool:
     return url.partition("://")[0] in _SCHEMES
 
 
-def postgres_options(url: str, given: Mapping[str, object]) -> PostgresOptions:
-    """Read a URL; what is `given` (None: not) wins over what stands in the URL. Raises UsageError."""
+def postgres_options(url: str, given: Mapping[str, object], *, ours: tuple[str, ...] = _OURS) -> PostgresOptions:
+    """Read a URL; what is `given` (None: not) wins over what stands in the URL. Raises UsageError.
+
+    `ours` are those options of ours that it may have.
+    """
     if not is_postgres(url):
-        raise UsageError("a PostgreSQL store has a URL like postgresql://user@host/database")
-    dsn, where, ours = _split(url, _OURS)
-    ours |= {name: value for name, value in given.items() if value is not None}
-    feed_url = ours.get("feed_url")
+        raise UsageError("PostgreSQL has a URL like postgresql://user@host/database")
+    dsn, where, found = _split(url, ours)
+    found |= {name: value for name, value in given.items() if value is not None}
+    feed_url = found.get("feed_url")
     feed_dsn, feed_where = dsn, where
     if feed_url is not None:
         feed_dsn, feed_where, _ = _split(_completed(str(feed_url), dsn), ())
-    options = PostgresOptions(
+    return PostgresOptions(
         dsn=dsn,
         feed_dsn=feed_dsn,
         where=where,
         feed_where=feed_where,
         has_feed_url=feed_url is not None,
-        schema=_schema(ours.get("schema", "coatcheck")),
-        pool_size=int(_number("pool_size", ours.get("pool_size", 10), whole=True)),
-        timeout=_number("timeout", ours.get("timeout", 2.0)),
-        connect_timeout=_number("connect_timeout", ours.get("connect_timeout", 2.0)),
-        probe_interval=_number("probe_interval", ours.get("probe_interval", 0.5)),
-        pgbouncer=None if ours.get("pgbouncer") is None else _flag("pgbouncer", ours["pgbouncer"]),
-        unlogged=_flag("unlogged", ours.get("unlogged", False)),
-        migrate=_flag("migrate", ours.get("migrate", False)),
+        schema=_schema(found.get("schema", "coatcheck")),
+        pool_size=int(_number("pool_size", found.get("pool_size", 10), whole=True)),
+        timeout=_number("timeout", found.get("timeout", 2.0)),
+        connect_timeout=_number("connect_timeout", found.get("connect_timeout", 2.0)),
+        probe_interval=_number("probe_interval", found.get("probe_interval", 0.5)),
+        pgbouncer=None if found.get("pgbouncer") is None else _flag("pgbouncer", found["pgbouncer"]),
+        unlogged=_flag("unlogged", found.get("unlogged", False)),
+        migrate=_flag("migrate", found.get("migrate", False)),
     )
-    return options
 
 
 def _split(url: str, ours: tuple[str, ...]) -> tuple[Dsn, str, dict[str, object]]:
@@ -143,7 +145,9 @@ def _meant(name: str, known: tuple[str, ...]) -> str:
 def _schema(value: object) -> str:
     name = str(value)
     if not 0 < len(name.encode("utf-8", "replace")) <= 63 or not name.isprintable() or set(name) & set("\\$"):
-        raise UsageError(f"schema={name!r} cannot be one's name: up to 63 printable bytes, without a backslash or a dollar")
+        raise UsageError(
+            f"schema={name!r} cannot be one's name: up to 63 printable bytes, without a backslash or a dollar"
+        )
     return name
 
 

@@ -24,12 +24,14 @@ _log = logging.getLogger("coatcheck.stores.postgres")
 
 _WAIT_SECONDS = 1.0
 _FIRST_RETRY, _LAST_RETRY = 0.05, 1.0
+_UNANSWERED = 2
+"""After so many probes in a row that did not come back, listening begins anew. One may be an event loop's that was busy."""
 
 
 class PostgresFeed:
     """One store's listening connection, and the connection that its probes are sent on; each is made again when it is lost.
 
-    `patience` is for how many seconds a probe may be under way. `hint` says what may be wrong where none comes back.
+    `patience` is for how many seconds the sending of a probe may take. `hint` says what may be wrong where none comes back.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class PostgresFeed:
             await listener.listen(self._schema, self._hear)
             # Only now: what is changed from here on is heard.
             self._push(Change("missed"))
-            pause = 0.0
+            pause, unanswered = 0.0, 0
             while not await _set_within(self._lost, pause):
                 pause = self._interval
                 try:
@@ -113,7 +115,8 @@ class PostgresFeed:
                     self._drop_sender()
                     self._fail(str(error))
                     continue
-                if not await _set_within(self._answered, self._patience):
+                unanswered = 0 if await _set_within(self._answered, self._patience / 4) else unanswered + 1
+                if unanswered == _UNANSWERED:
                     raise StoreUnavailable(f"what is notified does not come back: {self._hint}")
             raise StoreUnavailable("the connection of the change feed was lost")
         finally:

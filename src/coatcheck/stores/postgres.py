@@ -129,7 +129,7 @@ class PostgresStore:
             self._connect,
             schema=options.schema,
             interval=options.probe_interval,
-            patience=max(options.timeout / 2, 2 * options.probe_interval),
+            patience=options.timeout,
             clock=self._clock,
             hint=self._hint(),
         )

@@ -5,7 +5,7 @@ Both programs refuse to run as root; then they run as the package's user. They e
 
 import asyncio
 import contextlib
-import functools
+import fcntl
 import glob
 import os
 import pwd
@@ -15,8 +15,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -49,8 +50,15 @@ def _as_nobody(command: list[str]) -> list[str]:
     return [*run, *command]
 
 
-def _directory() -> Path:
-    path = Path(tempfile.mkdtemp(prefix="coatcheck-postgres-"))
+_MEMORY = Path("/dev/shm")
+_ROOMY = 2**30
+
+
+def _directory(*, durable: bool = False) -> Path:
+    """A directory of the package's user's. In memory, where there is room and nothing in it has to outlive anything."""
+    in_memory = not durable and _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK)
+    where = _MEMORY if in_memory and shutil.disk_usage(_MEMORY).free > _ROOMY else None
+    path = Path(tempfile.mkdtemp(prefix="coatcheck-postgres-", dir=where))
     if os.geteuid() == 0:
         user = pwd.getpwnam(_USER)
         os.chown(path, user.pw_uid, user.pw_gid)
@@ -63,31 +71,33 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@functools.cache
-def _template() -> Path:
-    """A fresh data directory, made once and copied for each server."""
-    path = _directory() / "data"
-    command = [program("initdb"), "-D", str(path), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C"]
-    subprocess.run(_as_nobody([*command, "--no-sync", "--no-instructions"]), check=True, capture_output=True)
-    return path
-
-
-def drop_template() -> None:
-    if _template.cache_info().currsize:
-        shutil.rmtree(_template().parent, ignore_errors=True)
-        _template.cache_clear()
+def _make_template(home: Path) -> Path:
+    """A fresh data directory to be copied for each server, made once however many processes run tests."""
+    template = home / "postgres-template"
+    with (home / "postgres-template.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not template.exists():
+            made = _directory()
+            command = [program("initdb"), "-D", str(made / "data"), "-A", "trust", "-U", "postgres", "-E", "UTF8"]
+            command += ["--locale=C", "--no-sync", "--no-instructions"]
+            subprocess.run(_as_nobody(command), check=True, capture_output=True)
+            shutil.move(made / "data", template)
+            made.rmdir()
+    return template
 
 
 class PostgresServer:
     """One server. `durable`: with fsync, for tests about what is left after a crash."""
 
-    def __init__(self, *, durable: bool = False, limit_file_size: int | None = None, **settings: str) -> None:
-        self.directory = _directory()
+    def __init__(
+        self, template: Path, *, durable: bool = False, limit_file_size: int | None = None, **settings: str
+    ) -> None:
+        self.directory = _directory(durable=durable)
         self.port = free_port()
         self._settings = {**_ALWAYS, **({} if durable else _QUICK), **settings}
         self._limit = limit_file_size
         self._process: subprocess.Popen[bytes] | None = None
-        command = ["cp", "-a", "--reflink=auto", str(_template()), str(self.directory / "data")]
+        command = ["cp", "-a", "--reflink=auto", str(template), str(self.directory / "data")]
         subprocess.run(command, check=True)
         self.start()
 
@@ -285,12 +295,32 @@ class Line:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
+def postgres_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.getbasetemp()
+    # What the processes of one run have in common, where several run tests.
+    return _make_template(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_template: Path) -> Iterator[PostgresServer]:
     """The server that tests share which do not harm it. Quick, and nothing that it does is durable."""
-    server = PostgresServer()
+    server = PostgresServer(postgres_template)
     yield server
     server.close()
-    drop_template()
+
+
+@pytest.fixture
+def start_postgres(postgres_template: Path) -> Iterator[Callable[..., PostgresServer]]:
+    """Start a server of one's own, to do to it what one likes."""
+    servers: list[PostgresServer] = []
+
+    def start(**options: Any) -> PostgresServer:
+        servers.append(PostgresServer(postgres_template, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ within what P1 allows is shown elsewhere.
 import asyncio
 import itertools
 import secrets
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import Any, ClassVar, TypeVar
 
 import pytest
@@ -76,9 +76,8 @@ class PostgresPromises(Promises):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _server(postgres: PostgresServer) -> Iterator[None]:
+def _server(postgres: PostgresServer) -> None:
     PostgresPromises.server = postgres
-    yield
 
 
 PostgresPromises.TestCase.settings = settings(

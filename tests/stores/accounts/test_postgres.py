@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from alembic import command
@@ -192,45 +192,41 @@ async def test_behind_pgbouncer_nothing_is_prepared_beyond_its_transaction(
         await accounts.close()
 
 
-async def test_a_server_that_restarts_costs_nobody_a_failure_and_one_that_is_away_is_an_outage() -> None:
-    server = PostgresServer()
-    try:
-        url = server.url(migrate="true")
-        async with Accounts(url, hasher=hasher()) as accounts:
-            alice = await accounts.register("alice", PASSWORD)
-            server.stop()
-            began = time.monotonic()
-            with pytest.raises(AccountsUnavailable, match="accounts' database cannot be asked: ") as failure:
-                await accounts.verify(alice, PASSWORD)
-            assert time.monotonic() - began < 5
-            assert failure.value.__context__ is None
-            server.start()
-            assert await accounts.verify(alice, PASSWORD)
-            server.stop()
-            server.start()
-            assert await accounts.verify(alice, PASSWORD)
-    finally:
-        server.close()
+async def test_a_server_that_restarts_costs_nobody_a_failure_and_one_that_is_away_is_an_outage(
+    start_postgres: Callable[..., PostgresServer],
+) -> None:
+    server = start_postgres()
+    url = server.url(migrate="true")
+    async with Accounts(url, hasher=hasher()) as accounts:
+        alice = await accounts.register("alice", PASSWORD)
+        server.stop()
+        began = time.monotonic()
+        with pytest.raises(AccountsUnavailable, match="accounts' database cannot be asked: ") as failure:
+            await accounts.verify(alice, PASSWORD)
+        assert time.monotonic() - began < 5
+        assert failure.value.__context__ is None
+        server.start()
+        assert await accounts.verify(alice, PASSWORD)
+        server.stop()
+        server.start()
+        assert await accounts.verify(alice, PASSWORD)
 
 
 async def test_a_server_that_says_nothing_is_an_outage_in_time(
-    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    start_postgres: Callable[..., PostgresServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coatcheck.accounts.database.BUSY_TIMEOUT", 0.3)
-    server = PostgresServer()
-    try:
-        async with Accounts(server.url(migrate="true"), hasher=hasher()) as accounts:
-            alice = await accounts.register("alice", PASSWORD)
-            server.freeze()
-            for _ in range(2):
-                began = time.monotonic()
-                with pytest.raises(AccountsUnavailable):
-                    await accounts.get(alice.id)
-                assert time.monotonic() - began < 3
-            server.thaw()
-            assert await accounts.get(alice.id) == alice
-    finally:
-        server.close()
+    server = start_postgres()
+    async with Accounts(server.url(migrate="true"), hasher=hasher()) as accounts:
+        alice = await accounts.register("alice", PASSWORD)
+        server.freeze()
+        for _ in range(2):
+            began = time.monotonic()
+            with pytest.raises(AccountsUnavailable):
+                await accounts.get(alice.id)
+            assert time.monotonic() - began < 3
+        server.thaw()
+        assert await accounts.get(alice.id) == alice
 
 
 @pytest.mark.parametrize("url", [
@@ -334,35 +330,32 @@ def test_the_first_of_two_that_begin_at_once_makes_the_ring(keys_url: str) -> No
 
 
 async def test_a_server_that_is_away_holds_up_nobody_for_long_and_a_stolen_key_is_not_believed_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
+    start_postgres: Callable[..., PostgresServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coatcheck.accounts.keys_row._BELIEVED_SECONDS", 1.0)
-    server = PostgresServer()
-    try:
-        storage = DatabaseKeys(server.url(migrate="true"), [MASTER])
-        await asyncio.to_thread(KeyRing(storage).maintain)
+    server = start_postgres()
+    storage = DatabaseKeys(server.url(migrate="true"), [MASTER])
+    await asyncio.to_thread(KeyRing(storage).maintain)
+    await asyncio.sleep(0.11)
+    assert storage.version() == 1  # on a thread with a loop of its own, as a server asks
+    server.freeze()
+    began = time.monotonic()
+    for _ in range(5):
         await asyncio.sleep(0.11)
-        assert storage.version() == 1  # on a thread with a loop of its own, as a server asks
-        server.freeze()
-        began = time.monotonic()
-        for _ in range(5):
-            await asyncio.sleep(0.11)
-            assert storage.version() == 1
-        assert time.monotonic() - began < 0.5 * 5
-        await asyncio.sleep(1.0)
-        with pytest.raises(StoreUnavailable, match="could not be asked for a while"):
-            storage.version()
-        server.thaw()
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    assert storage.version() == 1
-                    break
-                except StoreUnavailable:
-                    await asyncio.sleep(0.02)
-        storage.close()
-    finally:
-        server.close()
+        assert storage.version() == 1
+    assert time.monotonic() - began < 0.5 * 5
+    await asyncio.sleep(1.0)
+    with pytest.raises(StoreUnavailable, match="could not be asked for a while"):
+        storage.version()
+    server.thaw()
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                assert storage.version() == 1
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(0.02)
+    storage.close()
 
 
 def _until(condition: object) -> None:

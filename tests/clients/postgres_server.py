@@ -81,8 +81,9 @@ def _make_template(home: Path) -> Path:
             command = [program("initdb"), "-D", str(made / "data"), "-A", "trust", "-U", "postgres", "-E", "UTF8"]
             command += ["--locale=C", "--no-sync", "--no-instructions"]
             subprocess.run(_as_nobody(command), check=True, capture_output=True)
-            shutil.move(made / "data", template)
-            made.rmdir()
+            subprocess.run(["cp", "-a", str(made / "data"), f"{template}.new"], check=True)
+            os.rename(f"{template}.new", template)
+            shutil.rmtree(made)
     return template
 
 

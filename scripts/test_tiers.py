@@ -35,9 +35,11 @@ class Tier:
     """By file, so that a server started for a file's tests is started once."""
 
 
+POSTGRES = ("postgresql=/usr/lib/postgresql/*/bin/postgres", "pgbouncer=/usr/sbin/pgbouncer")
+
 TIERS = {
     "core": Tier(budget=90, covers=True, pytest=("-n", "2", "--dist", "worksteal")),
-    "stores": Tier(budget=120, covers=True),
+    "stores": Tier(budget=120, covers=True, packages=POSTGRES),
     "transports": Tier(budget=150, packages=("curl=curl",)),
     "browser": Tier(
         budget=90,
@@ -50,10 +52,10 @@ TIERS = {
             "jq=jq",
         ),
     ),
-    "faults": Tier(budget=100, covers=True),
+    "faults": Tier(budget=100, covers=True, packages=POSTGRES),
     "slow": Tier(
         required=False,
-        packages=("curl=curl", "nginx=/usr/sbin/nginx", "systemd=systemd-analyze"),
+        packages=("curl=curl", "nginx=/usr/sbin/nginx", "systemd=systemd-analyze", *POSTGRES),
         pytest=("-n", "0"),
     ),
 }

@@ -207,13 +207,20 @@ async def _connect(dsn: str, where: str, timeout: float, settings: dict[str, str
             # Behind a pooler the question whether this is a primary is asked again before each use of the server.
             target_session_attrs="any" if pooled else "read-write",
         )
-    except asyncpg.ProtocolViolationError as error:
-        if settings and "startup parameter" in str(error):
+    except Exception as error:
+        if settings and _is_refusal(error):
             return None
         failure = explain(error, where)
-    except Exception as error:
-        failure = explain(error, where)
     raise failure
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Tell whether a pooler says that it does not take settings at connecting. No server says so of ours."""
+    # With TLS preferred there was another attempt without it, whose error tells only of that.
+    return error is not None and (
+        isinstance(error, (asyncpg.ProtocolViolationError, asyncpg.FeatureNotSupportedError))
+        or _is_refusal(error.__cause__)
+    )
 
 
 def explain(error: Exception, where: str) -> Exception:

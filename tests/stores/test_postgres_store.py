@@ -183,9 +183,15 @@ async def test_who_finds_no_connection_in_time_is_told_so(postgres: PostgresServ
     url = await migrated(postgres.url(schema=schema))
     async with started(url, pool_size=1, timeout=0.3) as store:
         await store.create(record("a"))
-        over = asyncio.Event()
+        held, over = asyncio.Event(), asyncio.Event()
+
+        async def hold(_: object) -> None:
+            held.set()
+            await over.wait()
+
         assert store._pool is not None
-        busy = asyncio.ensure_future(store._pool.run(lambda link: over.wait(), again=False))
+        busy = asyncio.ensure_future(store._pool.run(hold, again=False))
+        await held.wait()
         begun = time.monotonic()
         with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.3 s"):
             await store.read("a")

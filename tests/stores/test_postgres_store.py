@@ -16,7 +16,7 @@ from coatcheck.errors import MissingDependency, SessionRefused, StoreUnavailable
 from coatcheck.record import Changes, SessionRecord
 from coatcheck.stores import _postgres_link, open_store
 from coatcheck.stores.postgres import PostgresStore
-from tests.clients.postgres_server import PgBouncer, PostgresServer, free_port
+from tests.clients.postgres_server import Line, PgBouncer, PostgresServer, free_port
 from tests.stores.postgres_nodes import connected, migrated, started, told, waiting
 from tests.stores.sqlite_peer import record
 
@@ -56,6 +56,25 @@ async def test_the_first_of_several_hosts_that_is_a_primary_is_taken(postgres: P
     url = postgres.url(schema=schema, migrate="true", target_session_attrs="read-write")
     async with started(url.replace("127.0.0.1", f"127.0.0.1:{free_port()},127.0.0.1", 1)) as store:
         await store.create(record("a"))
+
+
+async def test_a_host_that_says_nothing_costs_one_caller_its_time(postgres: PostgresServer, schema: str) -> None:
+    await migrated(postgres.url(schema=schema))
+    async with Line(postgres.port) as line:
+        hosts = f"127.0.0.1:{line.port},127.0.0.1:{postgres.port}"
+        url = f"postgresql://postgres@{hosts}/postgres?schema={schema}&timeout=0.5&connect_timeout=2"
+        async with started(url) as store:
+            await store.create(record("a"))
+            line.cut()
+            assert store._pool is not None
+            with pytest.raises(StoreUnavailable, match="did not answer within"):
+                await store.read("a")  # on a connection that is cut
+            with pytest.raises(StoreUnavailable, match="did not answer within"):
+                await store.read("a")  # which it tries to make anew, there
+            began = time.monotonic()
+            assert await store.read("a") == record("a")
+            await asyncio.gather(*(store.read("a") for _ in range(20)))
+            assert time.monotonic() - began < 0.5
 
 
 async def test_no_password_is_shown_by_whatever_goes_wrong(

@@ -247,7 +247,9 @@ class PostgresServer:
 class PgBouncer:
     """A PgBouncer in front of a server, in transaction mode, with few connections so that clients share them."""
 
-    def __init__(self, server: PostgresServer, *, pool_mode: str = "transaction", pool_size: int = 4) -> None:
+    def __init__(
+        self, server: PostgresServer, *, pool_mode: str = "transaction", pool_size: int = 4, ignores: str = ""
+    ) -> None:
         self.directory = _directory()
         self.port = free_port()
         (self.directory / "users").write_text("".join(f'"{name}" ""\n' for name in ("postgres", "app")))
@@ -256,6 +258,7 @@ class PgBouncer:
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\nauth_type = trust\n"
             f"auth_file = {self.directory}/users\npool_mode = {pool_mode}\ndefault_pool_size = {pool_size}\n"
             "max_client_conn = 500\nserver_login_retry = 0.1\nserver_fast_close = 1\n"
+            f"ignore_startup_parameters = {ignores}\n"
         )
         for path in self.directory.iterdir():
             path.chmod(0o644)

@@ -23,13 +23,14 @@ KINDS = (UNARY, SERVER, CLIENT, BOTH)
 class Site(grpc.GenericRpcHandler):
     """`site.serve(kind, handler)` makes a method, `site.call(kind)` calls it. Use as `async with`."""
 
-    def __init__(self, *, bearer: bool = False, **options: Any) -> None:
+    def __init__(self, *, bearer: bool = False, manager: dict[str, Any] | None = None, **options: Any) -> None:
         self.clock = ManualClock()
         self.tokens = AccessTokens(KeyRing(clock=self.clock), issuer="https://me", audience="https://me")
         if bearer:
             options["tokens"] = self.tokens
         self.store = GatedStore(MemoryStore(clock=self.clock))
-        self.sessions = Sessions(self.store, clock=self.clock, idle_timeout=1000.0, touch_interval=10.0)
+        manager = {"idle_timeout": 1000.0, "touch_interval": 10.0, **(manager or {})}
+        self.sessions = Sessions(self.store, clock=self.clock, **manager)
         self.interceptor = SessionInterceptor(self.sessions, **options)
         self.server = grpc.aio.server(interceptors=[self.interceptor], options=NO_PROXY)
         self.server.add_generic_rpc_handlers([self])

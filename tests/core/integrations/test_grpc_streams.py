@@ -221,6 +221,65 @@ async def test_a_client_that_never_reads_ends_too() -> None:
         assert len(handlers.seen) <= written + 1
 
 
+async def test_a_client_that_does_not_read_for_long_is_told_so_and_its_session_lives_on() -> None:
+    async def flooding(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        while True:
+            yield BIG
+
+    async with Site(manager={"slow_client_timeout": 30.0}) as site:
+        site.serve(SERVER, flooding)
+        session_id, ada = await site.log_in()
+        call = site.call(SERVER, metadata=ada)
+        async with asyncio.timeout(5):
+            while not site.sessions.connections.of(session_id):
+                await asyncio.sleep(0.001)
+            (connection,) = site.sessions.connections.of(session_id)
+            while not connection.blocked_since:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.1)  # so that the way to the client is full, and what waits now waits for it
+            site.clock.advance(31.0)
+            while site.sessions.connections.of(session_id):
+                await asyncio.sleep(0.001)
+        await drain(call)
+        assert await status(call) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too slow to read")
+        assert [info.id for info in await site.sessions.list_user("ada")] == [session_id]
+
+
+async def test_there_are_only_so_many_streams_of_one_session() -> None:
+    handlers = Handlers()
+    async with Site(manager={"max_connections_per_session": 2}) as site:
+        site.serve(BOTH, handlers.reading)
+        _, ada = await site.log_in()
+        calls = [site.call(BOTH, metadata=ada) for _ in range(2)]
+        await handlers.have_begun(2)
+        one_too_many = site.call(BOTH, metadata=ada)
+        code, details = await status(one_too_many)
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "too many connections" in details
+        assert handlers.begun == 2
+        calls[0].cancel()
+        await handlers.tidied.wait()
+        while len(site.sessions.connections) == 2:
+            await asyncio.sleep(0.001)
+        site.call(BOTH, metadata=ada)
+        await handlers.have_begun(3)
+
+
+async def test_a_session_that_cannot_be_confirmed_for_long_is_unavailable() -> None:
+    handlers = Handlers()
+    async with Site() as site:
+        site.serve(BOTH, handlers.reading)
+        session_id, ada = await site.log_in()
+        call = site.call(BOTH, metadata=ada)
+        await handlers.have_begun()
+        site.store.down = True
+        site.sessions.recheck(session_id)
+        await asyncio.sleep(0.05)
+        assert not call.done()
+        site.clock.advance(31.0)
+        assert await status(call) == (grpc.StatusCode.UNAVAILABLE, "the session cannot be confirmed")
+
+
 async def test_a_client_that_never_reads_does_not_keep_its_call_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_stream, "PATIENCE", 0.05)
     full = asyncio.Event()

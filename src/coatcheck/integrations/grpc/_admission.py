@@ -37,6 +37,10 @@ class Admission:
         self._credentials = Credentials(cookie, public_origins, bearer=tokens is not None)
         self._authenticator = Authenticator(sessions, tokens)
 
+    def protocol(self, headers: Headers) -> str:
+        """Give what carries the call. As far as gRPC itself knows that is HTTP/2."""
+        return "HTTP/2"
+
     async def admit(self, headers: Headers) -> Session | Refusal:
         """Give the session, an anonymous one where nobody's, or why the call goes no further."""
         scope: dict[str, Any] = {"type": "http", "method": "POST", "headers": headers}

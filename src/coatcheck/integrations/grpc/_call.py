@@ -25,17 +25,20 @@ _tasks: set["asyncio.Future[Any]"] = set()
 
 
 class Call:
-    """What stands between a handler and grpc. `context` is grpc.aio's own."""
+    """What stands between a handler and grpc. `context` is grpc.aio's own; `protocol` is what carries the call."""
 
-    __slots__ = ("_beginning", "_begun", "_cookie", "_sessions", "context", "sending", "session")
+    __slots__ = ("_beginning", "_begun", "_cookie", "_sessions", "context", "protocol", "sending", "session")
 
-    def __init__(self, sessions: Sessions, cookie: CookiePolicy, session: Session, context: Any) -> None:
+    def __init__(
+        self, sessions: Sessions, session: Session, context: Any, *, cookie: CookiePolicy, protocol: str
+    ) -> None:
         self._sessions = sessions
         self._cookie = cookie
         self._begun = False
         self._beginning = asyncio.Lock()
         self.session: Session = session
         self.context: Any = context
+        self.protocol: str = protocol
         self.sending: asyncio.Future[None] | None = None
         """The initial metadata on their way. Until they have left, grpc cannot take a status."""
 

@@ -16,7 +16,7 @@ import grpc.aio
 from coatcheck.connections import RESTART
 from coatcheck.cookies import CookiePolicy
 from coatcheck.credentials import Refusal, Verifier
-from coatcheck.errors import SessionRefused, StoreUnavailable, UsageError
+from coatcheck.errors import SessionRefused, StoreUnavailable, TooManyConnections, UsageError
 from coatcheck.integrations.grpc._admission import Admission, Headers, headers_of
 from coatcheck.integrations.grpc._call import Call, Context
 from coatcheck.integrations.grpc._logins import demand
@@ -151,7 +151,10 @@ class SessionInterceptor(grpc.aio.ServerInterceptor):
         self._streams.add(stream)
         current = enter(call.session)
         try:
-            stream.go_on()
+            try:
+                stream.go_on()
+            except TooManyConnections as error:
+                await call.fail(error)
             if self._leaving:
                 stream.end(RESTART)
             return await stream.run(_respond(call, work(StreamContext(call, stream))))
@@ -193,7 +196,8 @@ class SessionInterceptor(grpc.aio.ServerInterceptor):
             raise AssertionError("aborting raises")
         if self._require_login and not self._is_open(name) and (answer := demand(session)) is not None:
             await answer.give(context)
-        return Call(self.sessions, admission.cookie, session, context)
+        protocol = admission.protocol(headers)
+        return Call(self.sessions, session, context, cookie=admission.cookie, protocol=protocol)
 
     def _is_open(self, name: str) -> bool:
         return name in self._open_to_all or name.rpartition("/")[0] + "/*" in self._open_to_all

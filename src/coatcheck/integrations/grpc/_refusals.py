@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from coatcheck.connections import Restart
+from coatcheck.asgi.refusals import TOO_MANY
+from coatcheck.connections import Interruption, TooSlow
 from coatcheck.credentials import BAD_TOKEN, Refusal, unavailable
-from coatcheck.errors import SessionRefused, StoreUnavailable
+from coatcheck.errors import SessionRefused, StoreUnavailable, TooManyConnections
 
 __all__ = ["Answer", "Metadata", "answer_to", "log_in_again", "log_in_first", "refused", "stream_ended"]
 
@@ -15,6 +16,7 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 _CODES: dict[int, grpc.StatusCode] = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     503: grpc.StatusCode.UNAVAILABLE,
 }
 _LONGEST = 200
@@ -57,6 +59,8 @@ def answer_to(error: StoreUnavailable | SessionRefused, *, by_bearer: bool) -> A
     """Give what to say where a handler lets one of these out, or its changes could not be stored."""
     if isinstance(error, StoreUnavailable):
         return refused(unavailable(error))
+    if isinstance(error, TooManyConnections):
+        return refused(TOO_MANY)
     return refused(Refusal(401, str(error), BAD_TOKEN.challenge if by_bearer else "Bearer"))
 
 
@@ -76,6 +80,8 @@ def log_in_again(within: float) -> Answer:
 
 def stream_ended(reason: str) -> Answer:
     """Give what a stream ends with that did not end by itself."""
-    if isinstance(reason, Restart):
+    if isinstance(reason, TooSlow):
+        return Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, str(reason))
+    if isinstance(reason, Interruption):
         return Answer(grpc.StatusCode.UNAVAILABLE, str(reason))
     return refused(Refusal(401, f"session ended: {reason}"[:_LONGEST], BAD_TOKEN.challenge))

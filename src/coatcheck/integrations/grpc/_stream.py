@@ -1,7 +1,8 @@
 """One stream: counted under its session, and ended with it, whatever its handler does.
 
-UNAUTHENTICATED when the session ends, UNAVAILABLE when the node leaves. What the client sends is activity, what it is sent
-is not. Leaves storing to `_call`.
+UNAUTHENTICATED when the session ends, UNAVAILABLE when the node leaves or the session cannot be confirmed for too long,
+RESOURCE_EXHAUSTED when the client does not read. What the client sends is activity, what it is sent is not. Leaves storing
+to `_call`.
 """
 
 import asyncio
@@ -60,20 +61,26 @@ class Stream:
         self.forget()
 
     def go_on(self) -> None:
-        """Count the stream under its session, which may have begun after the call. Raises AbortError where the stream is over."""
+        """Count the stream under its session, which may have begun after the call.
+
+        Raises AbortError where the stream is over, and TooManyConnections.
+        """
         if self._ended.done():
             raise grpc.aio.AbortError("the stream has ended with its session")
         record = self._call.session.record
         if self._connection is None and record is not None:
-            self._connection = self._sessions.watch(record, kind="grpc", close=self.end)
-            # What happened between the look-up and the registration was told to nobody.
-            self._sessions.recheck(record.id)
+            self._connection = self._sessions.watch(record, kind="grpc", close=self.end, protocol=self._call.protocol)
 
     def heard(self) -> None:
         """The client has sent something."""
         record = self._call.session.record
         if record is not None:
             self._sessions.active(record.id)
+
+    def sending(self, waits: bool) -> None:
+        """Whether something waits for the client to take it."""
+        if self._connection is not None:
+            self._connection.blocked_since = self._sessions.clock.monotonic() if waits else 0.0
 
     def forget(self) -> None:
         """The stream is not to be counted any more."""
@@ -123,7 +130,11 @@ class StreamContext(Context):
         """Send a message, and come back when the client's side can take another."""
         self._stream.go_on()
         await self._call.begin(message=True)
-        await self._context.write(message)
+        self._stream.sending(True)
+        try:
+            await self._context.write(message)
+        finally:
+            self._stream.sending(False)
 
 
 class Requests:

@@ -121,7 +121,9 @@ async def test_a_ticket_is_worth_nothing_late_or_after_its_session_or_under_anot
             await tickets.issue(session)
 
 
-@pytest.mark.parametrize("made_up", ["", "x", "é", f"{encode(bytes(16))}.{encode(bytes(32))}", "a" * 22 + "." + "a" * 43])
+@pytest.mark.parametrize(
+    "made_up", ["", "x", "é", f"{encode(bytes(16))}.{encode(bytes(32))}", "a" * 22 + "." + "a" * 43]
+)
 async def test_what_was_never_issued_is_no_ticket(made_up: str) -> None:
     site = LiveSite(Seen())
     async with site.sessions:

@@ -22,7 +22,7 @@ from coatcheck.server.certificates import ensure_data_dir
 from coatcheck.server.connection_facts import ConnectionFactsMiddleware
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.envelope import Envelope, HeadAsGet
-from coatcheck.server.events import socket as events
+from coatcheck.server.events import EventsSocket, stream
 from coatcheck.server.logs import configure_logging
 from coatcheck.server.metrics import Publisher
 from coatcheck.server.rest import ROUTERS
@@ -79,12 +79,12 @@ def compose(services: Services) -> Application:
     origins = settings.effective_public_origins()
     api = rest_app(services)
     verify = Verify(public_origins=origins)
-    events_socket = events.EventsSocket(services)
+    events_socket = EventsSocket(services)
 
     def routes(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["path"] == PATH and scope["type"] == "http":
             return verify(scope, receive, send)
-        if scope["path"] == events.PATH and scope["type"] == "websocket":
+        if scope["path"] == stream.PATH and scope["type"] == "websocket":
             return events_socket(scope, receive, send)
         return api(scope, receive, send)
 
@@ -123,7 +123,7 @@ def rest_app(services: Services) -> FastAPI:
     )
     api.state.services = services
     problems.install(api)
-    for router in ROUTERS:
+    for router in (*ROUTERS, stream.router):
         api.include_router(router)
     openapi.install(api, docs=services.settings.is_loopback())
     api.router.routes.extend(page_routes())

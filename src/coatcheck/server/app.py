@@ -26,9 +26,10 @@ from coatcheck.server.events import EventsSocket, stream
 from coatcheck.server.logs import configure_logging
 from coatcheck.server.metrics import Publisher
 from coatcheck.server.rest import ROUTERS
-from coatcheck.server.rest.revocations import RevocationFeed, feed_of
+from coatcheck.server.rest.revocations import feed_of
 from coatcheck.server.rest.verify import PATH, Verify
 from coatcheck.server.rest.verify_elsewhere import VerifyElsewhere
+from coatcheck.server.revocation_feed import RevocationFeed
 from coatcheck.server.schemes import SchemeSessions
 from coatcheck.server.services import Services
 from coatcheck.server.settings import Settings

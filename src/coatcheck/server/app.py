@@ -92,6 +92,11 @@ def compose(services: Services) -> Application:
     sessions = SchemeSessions(HeadAsGet(routes), services.sessions, public_origins=origins, tokens=services.access)
     publisher = Publisher(worker.figures, services.sessions)
     revocations = feed_of(services, api.state)
+    if worker.edge:
+        # Only the edge leads to it, and only where it is served is it worth its import.
+        from coatcheck.server.rpc import RpcServer
+
+        worker.rpc = RpcServer(services, revocations)
     envelope = Envelope(
         VerifyElsewhere(sessions, services),
         worker=worker.worker_id,

@@ -245,12 +245,14 @@ class Response:
         send = self._send if self._session.cookie_change is None else self._send_with_cookie
         self.started = True
         if isinstance(error, StoreUnavailable):
-            await answer(send, unavailable(error))
+            refusal = unavailable(error)
         elif isinstance(error, TooManyConnections):
-            await answer(send, TOO_MANY)
+            refusal = TOO_MANY
         else:
             challenge = BAD_TOKEN.challenge if self._session.by_bearer else "Bearer"
-            await answer(send, Refusal(401, str(error), challenge))
+            refusal = Refusal(401, str(error), challenge, cause="session ended")
+        self._middleware.sessions.counted.refused[refusal.cause] += 1
+        await answer(send, refusal)
 
     def _send_with_cookie(self, message: Message) -> Awaitable[None]:
         return self._start(message) if message["type"] == "http.response.start" else self._send(message)

@@ -237,7 +237,7 @@ def test_openapi_names_the_cookie_and_who_demands_it(client: TestClient) -> None
     assert (scheme["session"]["type"], scheme["session"]["in"]) == ("apiKey", "cookie")
     assert scheme["session"]["name"] == "__Host-session"
     demanding = {path for path, operation in operations(schema).items() if operation.get("security")}
-    assert demanding == {"/user", "/user-in-a-thread", "/account", "/fresh", "/inside"}
+    assert demanding == {"/user", "/user-in-a-thread", "/account", "/exact", "/fresh", "/inside"}
     assert all(
         operation["security"] == [{"session": []}]
         for path, operation in operations(schema).items()

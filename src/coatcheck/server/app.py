@@ -74,6 +74,10 @@ def open_sessions(settings: Settings) -> Sessions:
     limits = settings.limits
     return Sessions(
         settings.store_url(),
+        idle_timeout=settings.session_idle_timeout,
+        lifetime=settings.session_lifetime,
+        touch_interval=min(60.0, settings.session_idle_timeout),
+        max_per_user=settings.sessions_per_user,
         max_connections_per_session=limits.connections_per_session,
         max_connections_per_user=limits.connections_per_user,
         slow_client_timeout=limits.slow_client_timeout,

@@ -16,11 +16,13 @@ from coatcheck.accounts import Accounts, PasswordHasher
 from coatcheck.errors import CoatcheckError, StoreUnavailable
 from coatcheck.manager import Sessions
 from coatcheck.server import openapi, problems
+from coatcheck.server.activity import Activity
 from coatcheck.server.attempts import open_attempts
 from coatcheck.server.certificates import ensure_data_dir
 from coatcheck.server.connection_facts import ConnectionFactsMiddleware
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.envelope import Envelope, HeadAsGet
+from coatcheck.server.events import EventsSocket, stream
 from coatcheck.server.logs import configure_logging
 from coatcheck.server.metrics import Publisher
 from coatcheck.server.rest import ROUTERS
@@ -65,6 +67,7 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
             attempts=open_attempts(settings, accounts),
             access=access,
             refresh=RefreshTokens(sessions, access),
+            activity=Activity(accounts, sessions),
         )
     )
 
@@ -87,14 +90,17 @@ def open_sessions(settings: Settings) -> Sessions:
 def compose(services: Services) -> Application:
     """Put the application together from parts that may be a test's own. Its lifespan starts and closes them."""
     settings, worker = services.settings, services.worker
-    worker.on_leave.append(services.sessions.connections.leave)
+    worker.on_leave += [services.activity.leave, services.sessions.connections.leave]
     origins = settings.effective_public_origins()
     api = rest_app(services)
     verify = Verify(public_origins=origins)
+    events_socket = EventsSocket(services)
 
     def routes(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["path"] == PATH and scope["type"] == "http":
             return verify(scope, receive, send)
+        if scope["path"] == stream.PATH and scope["type"] == "websocket":
+            return events_socket(scope, receive, send)
         return api(scope, receive, send)
 
     sessions = SchemeSessions(HeadAsGet(routes), services.sessions, public_origins=origins, tokens=services.access)
@@ -132,7 +138,7 @@ def rest_app(services: Services) -> FastAPI:
     )
     api.state.services = services
     problems.install(api)
-    for router in ROUTERS:
+    for router in (*ROUTERS, stream.router):
         api.include_router(router)
     openapi.install(api, docs=services.settings.is_loopback())
     api.router.routes.extend(page_routes())
@@ -156,7 +162,7 @@ async def _lifespan(
         await services.accounts.close()
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         return
-    background = (publisher.run(), keep_maintained(services.access.keys), revocations.run())
+    background = (publisher.run(), keep_maintained(services.access.keys), revocations.run(), services.activity.run())
     tasks = [asyncio.create_task(work) for work in background]
     await send({"type": "lifespan.startup.complete"})
     await receive()
@@ -164,5 +170,6 @@ async def _lifespan(
         task.cancel()
     publisher.publish()
     await services.sessions.close()
+    await services.activity.close()
     await services.accounts.close()
     await send({"type": "lifespan.shutdown.complete"})

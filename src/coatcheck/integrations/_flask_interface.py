@@ -14,10 +14,11 @@ from typing import Any, cast
 from flask import Flask, Request, Response, current_app, got_request_exception, request
 from flask.sessions import SessionInterface, SessionMixin
 
-from coatcheck.asgi.headers import drop_dead_cookie, session_headers
-from coatcheck.asgi.refusals import problem
+from coatcheck.asgi.headers import clients_drop, session_headers
+from coatcheck.asgi.refusals import problem, refusal_of
+from coatcheck.asgi.responses import drop_dead_cookie
 from coatcheck.cookies import CookiePolicy
-from coatcheck.credentials import BAD_TOKEN, Authenticator, Credentials, Refusal, Verifier, unavailable
+from coatcheck.credentials import Authenticator, Credentials, Refusal, Verifier, unavailable
 from coatcheck.errors import SessionRefused, StoreUnavailable
 from coatcheck.integrations._flask_session import FlaskSession
 from coatcheck.integrations._sessions_thread import SessionsThread, thread_of
@@ -159,11 +160,13 @@ class CoatcheckInterface(SessionInterface):
             await session.commit(cookie=not session.by_bearer)
         except (StoreUnavailable, SessionRefused) as error:
             session.discard()
-            refusal = _refusal_for(error, session)
+            refusal = refusal_of(error, by_bearer=session.by_bearer)
         await drop_dead_cookie(self._sessions, session)
         return refusal
 
     def _add_headers(self, session: FlaskSession, response: Response) -> None:
+        if session.cookie_change is not None and not self._warned:
+            self._warn_if_dropped(request.environ)
         headers = response.headers
         found = [
             (name.encode("latin-1"), value.encode("latin-1"))
@@ -176,6 +179,16 @@ class CoatcheckInterface(SessionInterface):
                 headers[_shown(name)] = value.decode("latin-1")
         for name, value in completed[len(found) :]:
             headers.add(_shown(name), value.decode("latin-1"))
+
+    def _warn_if_dropped(self, environ: dict[str, Any]) -> None:
+        host = environ.get("HTTP_HOST", "").encode("latin-1", "replace")
+        if clients_drop(self.cookie, scheme=environ.get("wsgi.url_scheme", "http"), host=host):
+            self._warned = True
+            _log.warning(
+                "the cookie %s is Secure and this request came over plain http, so most clients will drop it. Behind a "
+                "proxy that ends TLS add werkzeug.middleware.proxy_fix.ProxyFix, so that its X-Forwarded-Proto is believed.",
+                self.cookie.name,
+            )
 
     def _late(self, session: FlaskSession) -> None:
         """Store what was changed after the response had started."""
@@ -197,7 +210,7 @@ class CoatcheckInterface(SessionInterface):
         """Answer an error of ours that a view let out. Verbs that were called stand, and so does the cookie that they made."""
         session: FlaskSession = request.environ[_SESSION]
         session.discard()
-        return _become(current_app.response_class(), _refusal_for(error, session))
+        return _become(current_app.response_class(), refusal_of(error, by_bearer=session.by_bearer))
 
     def _discard(self, app: Flask, **about: object) -> None:
         """An exception that the application lets out discards what is pending."""
@@ -263,21 +276,13 @@ def _scope_of(environ: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "websocket" if socket else "http",
         "method": method,
-        "headers": [
-            (name, environ[key].encode("latin-1", "replace")) for key, name in _LOOKED_AT if key in environ
-        ],
+        "headers": [(name, environ[key].encode("latin-1", "replace")) for key, name in _LOOKED_AT if key in environ],
     }
 
 
 def _shown(name: bytes) -> str:
     """Give a header's name as people write it."""
     return name.decode("ascii").title()
-
-
-def _refusal_for(error: StoreUnavailable | SessionRefused, session: Session) -> Refusal:
-    if isinstance(error, StoreUnavailable):
-        return unavailable(error)
-    return Refusal(401, str(error), BAD_TOKEN.challenge if session.by_bearer else "Bearer")
 
 
 def _become(response: Response, refusal: Refusal) -> Response:

@@ -3,6 +3,7 @@
 Leaves what they do to `session.Session`, and when it is stored to `_flask_interface`.
 """
 
+from abc import ABCMeta
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar, cast
 
@@ -130,8 +131,8 @@ class FlaskSession(Session):
         return await thread_of(cast("Sessions", self._keeper)).reach(verb)
 
 
-# Flask asks for its mixin and would otherwise have it as a base, whose instances cannot change their class.
-SessionMixin.register(FlaskSession)
+# Not a base: its instances have a __dict__, and so a Session could not become one.
+ABCMeta.register(cast("ABCMeta", SessionMixin), FlaskSession)
 
 
 class _Verbs(SyncVerbs):
@@ -147,7 +148,9 @@ def _stored(flashes: Any) -> Any:
     if not isinstance(flashes, list):
         return flashes
     return [
-        [str(category), str(message.__html__()), True] if hasattr(message, "__html__") else [str(category), str(message)]
+        [str(category), str(message.__html__()), True]
+        if hasattr(message, "__html__")
+        else [str(category), str(message)]
         for category, message, *_ in cast("list[Any]", flashes)
     ]
 

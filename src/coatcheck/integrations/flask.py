@@ -19,6 +19,7 @@ session, since nothing can stop a thread; it stores what it changes at its end.
 """
 
 import functools
+import logging
 import weakref
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, ParamSpec, TypeVar, cast, overload
@@ -40,6 +41,8 @@ except ImportError as _error:
     raise MissingDependency("flask", "flask", "coatcheck.integrations.flask") from _error
 
 __all__ = ["Coatcheck", "FlaskSession", "LoginRequired", "current_user_id", "login_required", "session"]
+
+_log = logging.getLogger("coatcheck.flask")
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -76,11 +79,15 @@ class Coatcheck:
         public_origins: Iterable[str] | None = None,
         tokens: Verifier | None = None,
     ) -> None:
-        if not (app is None or isinstance(app, Flask)):
-            raise UsageError("the first argument is the Flask application: write Coatcheck(app, sessions)")
+        if isinstance(app, Sessions | str):
+            raise UsageError(
+                "the first argument is the application: write Coatcheck(app, sessions), or Coatcheck(sessions=…)"
+            )
         self._given = sessions
         self._cookie = cookie or CookiePolicy()
-        self._public_origins = None if public_origins is None else tuple(public_origins)
+        self._public_origins = (
+            public_origins if public_origins is None or isinstance(public_origins, str) else [*public_origins]
+        )
         self._tokens = tokens
         self._interfaces: weakref.WeakSet[CoatcheckInterface] = weakref.WeakSet()
         if app is not None:
@@ -88,7 +95,8 @@ class Coatcheck:
 
     def init_app(self, app: Flask) -> None:
         """Give one more application its sessions. Raises UsageError where nothing says where they are kept."""
-        given = app.config.get("COATCHECK_SESSIONS") if self._given is None else self._given
+        config = cast("dict[str, Any]", app.config)
+        given: object = config.get("COATCHECK_SESSIONS") if self._given is None else self._given
         if not isinstance(given, Sessions | str):
             raise UsageError(
                 'nothing says where sessions are kept: write Coatcheck(app, "sqlite:///sessions.sqlite3"), or set '
@@ -96,9 +104,12 @@ class Coatcheck:
             )
         if _EXTENSION in app.extensions:
             raise UsageError(f"the application {app.name} has its sessions already: one Coatcheck is enough")
-        origins = app.config.get("COATCHECK_PUBLIC_ORIGINS", ()) if self._public_origins is None else self._public_origins
+        origins = self._public_origins
+        if origins is None:
+            origins = cast("Iterable[str]", config.get("COATCHECK_PUBLIC_ORIGINS", ()))
         if isinstance(origins, str):
             raise UsageError(f"public_origins={origins!r} is one text: write a list, as [{origins!r}]")
+        _warn_of_settings(config, self._cookie)
         interface = CoatcheckInterface(given, cookie=self._cookie, public_origins=origins, tokens=self._tokens)
         interface.install(app)
         app.extensions[_EXTENSION] = interface
@@ -139,6 +150,26 @@ class Coatcheck:
                 else "this Coatcheck has several applications: write `with app.app_context():` around its use"
             )
         return interfaces[0]
+
+
+def _warn_of_settings(config: dict[str, Any], cookie: CookiePolicy) -> None:
+    """Say which of Flask's settings would make another cookie than the policy does: they have no effect."""
+    ours = {
+        "NAME": cookie.name,
+        "DOMAIN": cookie.domain,
+        "PATH": cookie.path,
+        "HTTPONLY": cookie.http_only,
+        "SECURE": cookie.secure,
+        "SAMESITE": cookie.same_site.capitalize(),
+    }
+    for name, value in ours.items():
+        setting = f"SESSION_COOKIE_{name}"
+        if config.get(setting) not in (value, Flask.default_config[setting]):
+            _log.warning(
+                "%s=%r is Flask's setting of its signed cookie and has no effect: write Coatcheck(…, cookie=CookiePolicy(…))",
+                setting,
+                config[setting],
+            )
 
 
 class LoginRequired(Unauthorized):

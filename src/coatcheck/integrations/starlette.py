@@ -33,6 +33,7 @@ __all__ = ["SessionBackend", "SessionUser", "requires_login"]
 T = TypeVar("T")
 P = ParamSpec("P")
 
+
 @overload
 def requires_login(endpoint: Callable[P, T], /) -> Callable[P, T]: ...
 @overload

@@ -158,7 +158,8 @@ def _stored(flashes: Any) -> Any:
 def _shown(flashes: Any) -> Any:
     if not isinstance(flashes, list):
         return flashes
+    # What becomes Markup here was Markup when it was flashed.
     return [
-        (category, Markup(message) if markup else message)  # noqa: S704: it was Markup when it was flashed
+        (category, Markup(message) if markup else message)  # noqa: S704
         for category, message, *markup in cast("list[Any]", flashes)
     ]

@@ -164,11 +164,12 @@ def _warn_of_settings(config: dict[str, Any], cookie: CookiePolicy) -> None:
     }
     for name, value in ours.items():
         setting = f"SESSION_COOKIE_{name}"
-        if config.get(setting) not in (value, Flask.default_config[setting]):
+        given = config.get(setting)
+        if given != Flask.default_config[setting] and str(given).lower() != str(value).lower():
             _log.warning(
-                "%s=%r is Flask's setting of its signed cookie and has no effect: write Coatcheck(…, cookie=CookiePolicy(…))",
+                "%s=%r is a setting of Flask's signed cookie and has no effect: write Coatcheck(…, cookie=CookiePolicy(…))",
                 setting,
-                config[setting],
+                given,
             )
 
 

@@ -806,7 +806,7 @@ class AsyncFlask(Flask):
 class OneLoopStore(MemoryStore):
     """A store whose connections belong to one loop, as those over the network are."""
 
-    any_loop = False  # pyright: ignore
+    any_loop = False
 
 
 @pytest.mark.parametrize("store", [MemoryStore, OneLoopStore])
@@ -962,7 +962,7 @@ def test_an_application_factory_reads_the_configuration() -> None:
     with pytest.raises(UsageError, match="COATCHECK_SESSIONS"):
         create_app()
     with pytest.raises(UsageError, match="init_app"):
-        coatcheck.sessions  # noqa: B018
+        coatcheck.sessions
     one = create_app(COATCHECK_SESSIONS="memory://", COATCHECK_PUBLIC_ORIGINS=["https://app.example"])
     only = coatcheck.sessions
     mine = Sessions("memory://")

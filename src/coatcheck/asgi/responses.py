@@ -42,6 +42,7 @@ class Response:
     __slots__ = (
         "_bounded",
         "_heard",
+        "_hearing",
         "_live",
         "_middleware",
         "_receive",
@@ -65,6 +66,7 @@ class Response:
         # The application may send from a task of its own; what must be cancelled is the one that the server awaits.
         self._task: asyncio.Task[Any] | None = None if session.record is None else asyncio.current_task(session.loop)
         self._replaced = False
+        self._hearing = False  # whether the application waits for the request's body
         self._heard = False  # whether the request's body has been read to its end
         self._bounded = False  # whether the response says how long it is
         self._start_headers: Any = ()
@@ -136,7 +138,7 @@ class Response:
             if not live.counted and _is_event_stream(self._start_headers):
                 live.kind = "sse"
             try:
-                live.watch(self._session.record)
+                live.watch(self._session.record, listen=not self._hearing)
             except TooManyConnections:
                 live.end(Interruption("too many connections"))
                 raise live.refuse_to_send() from None
@@ -151,7 +153,14 @@ class Response:
 
     def _live_or_new(self) -> Live:
         if self._live is None:
-            self._live = Live(self._middleware.sessions, self._scope, kind="stream", task=self._task, on_end=self._end)
+            self._live = Live(
+                self._middleware.sessions,
+                self._scope,
+                self._receive,
+                kind="stream",
+                task=self._task,
+                on_end=self._end,
+            )
         return self._live
 
     async def _end(self, reason: str) -> None:
@@ -177,19 +186,24 @@ class Response:
 
     def receive(self) -> Awaitable[Message]:
         """Give the request's next message. Behind its body's end the end of the session is a disconnect as well."""
-        if not self._heard:
-            return self._hear()
-        if self._task is None:
-            return self._receive()
+        if self._live is None:
+            if not self._heard:
+                return self._hear()
+            if self._task is None:
+                return self._receive()
         return self._wait()
 
     async def _hear(self) -> Message:
-        message = await self._receive()
+        self._hearing = True
+        try:
+            message = await self._receive()
+        finally:
+            self._hearing = False
         self._heard = not message.get("more_body", False)
         return message
 
     async def _wait(self) -> Message:
-        message = await self._live_or_new().next(self._receive)
+        message = await self._live_or_new().next()
         return {"type": "http.disconnect"} if message is None else message
 
     # ---- the end

@@ -31,6 +31,7 @@ __all__ = [
     "SessionView",
     "StatusView",
     "TLSView",
+    "TicketView",
     "TokenLogin",
     "Tokens",
     "me",
@@ -146,6 +147,15 @@ class AccessToken(BaseModel):
     access_token: str = Field(description="For `Authorization: Bearer`.")
     token_type: Literal["Bearer"] = "Bearer"  # no password
     expires_in: int = Field(description="Seconds.", examples=[300])
+
+
+class TicketView(BaseModel):
+    """What opens one WebSocket."""
+
+    ticket: str = Field(
+        description="To be offered as the subprotocol `coatcheck.ticket.` and this, beside `coatcheck`."
+    )
+    expires_in: int = Field(description="Seconds.", examples=[30])
 
 
 class Tokens(AccessToken):

@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Response
 
-from coatcheck.server.problems import ProblemError, documented
+from coatcheck.server.actions import sessions
+from coatcheck.server.problems import documented
 from coatcheck.server.rest.access import LoginSession
 from coatcheck.server.rest.models import EndedSessions, SessionList, session_view
 from coatcheck.server.services import ServicesOf
@@ -15,8 +16,7 @@ router: APIRouter = APIRouter(tags=["sessions"])
 @router.get("/v1/sessions", responses=documented(401, 503))
 async def list_sessions(session: LoginSession, services: ServicesOf) -> SessionList:
     """Every live session of the user, oldest first."""
-    assert session.user_id is not None
-    found = await services.sessions.list_user(session.user_id)
+    found = await sessions.own_sessions(services, session)
     return SessionList(sessions=[session_view(info, session.id) for info in found])
 
 
@@ -25,18 +25,10 @@ async def list_sessions(session: LoginSession, services: ServicesOf) -> SessionL
 )
 async def end_session(session_id: str, session: LoginSession, services: ServicesOf) -> None:
     """End one of the user's sessions, this one included. 404 for anybody else's."""
-    assert session.user_id is not None
-    if session_id == session.id:
-        await session.log_out()
-        return
-    mine = await services.sessions.list_user(session.user_id)
-    if not any(info.id == session_id for info in mine) or not await services.sessions.end(session_id, "ended by user"):
-        raise ProblemError(404, "You have no session with this id.")
+    await sessions.end_own_session(services, session, session_id)
 
 
 @router.delete("/v1/sessions", responses=documented(401, 403, 503))
 async def end_other_sessions(session: LoginSession, services: ServicesOf) -> EndedSessions:
     """End every session of the user but this one, logins under way included."""
-    assert session.user_id is not None
-    ended = await services.sessions.end_user(session.user_id, keep=session.id, reason="ended by user")
-    return EndedSessions(ended=len(ended))
+    return EndedSessions(ended=await sessions.end_own_sessions(services, session))

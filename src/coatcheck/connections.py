@@ -27,7 +27,7 @@ class LiveConnection:
     Where the reason is a `Restart`, the session lives on: the connection is to end as its protocol says so.
     """
 
-    __slots__ = ("_close", "generation", "kind", "loop", "opened_at", "owner", "session_id")
+    __slots__ = ("_close", "generation", "kind", "loop", "opened_at", "owner", "protocol", "session_id")
 
     def __init__(
         self,
@@ -38,8 +38,10 @@ class LiveConnection:
         kind: str,
         close: Callable[[str], None],
         opened_at: float,
+        protocol: str = "",
     ) -> None:
         self.session_id: str = session_id
+        self.protocol: str = protocol
         self.generation: int = generation
         self.owner: str | None = owner
         self.kind: str = kind
@@ -59,6 +61,8 @@ class LiveConnections:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.listeners: list[Callable[[LiveConnection, bool], None]] = []
+        """Called with each connection that was counted (True), or that is gone or told to be (False)."""
         self._by_session: dict[str, dict[LiveConnection, None]] = {}
         self._deadlines: list[tuple[float, int, str]] = []
         self._numbers = itertools.count()
@@ -83,6 +87,7 @@ class LiveConnections:
             session_id, generation=generation, owner=owner, kind=kind, close=close, opened_at=self._clock.time()
         )
         self._by_session.setdefault(session_id, {})[connection] = None
+        self._tell(connection, True)
         self.set_deadline(session_id, deadline)
         if self._leaving:
             self.close(session_id, RESTART)
@@ -92,9 +97,16 @@ class LiveConnections:
         """Forget a connection that has closed by itself. Harmless if it is gone already."""
         connections = self._by_session.get(connection.session_id)
         if connections is not None:
+            counted = connection in connections
             connections.pop(connection, None)
             if not connections:
                 self._by_session.pop(connection.session_id, None)
+            if counted:
+                self._tell(connection, False)
+
+    def _tell(self, connection: LiveConnection, opened: bool) -> None:
+        for listener in tuple(self.listeners):
+            listener(connection, opened)
 
     def of(self, session_id: str) -> list[LiveConnection]:
         """Give the open connections of a session, oldest first."""
@@ -115,6 +127,7 @@ class LiveConnections:
         connections = self._by_session.pop(session_id, {})
         for connection in connections:
             connection.close(reason)
+            self._tell(connection, False)
         return len(connections)
 
     def close_older(self, session_id: str, generation: int, reason: str) -> int:

@@ -16,6 +16,7 @@ from coatcheck.accounts import Accounts, PasswordHasher
 from coatcheck.errors import CoatcheckError, StoreUnavailable
 from coatcheck.manager import Sessions
 from coatcheck.server import openapi, problems
+from coatcheck.server.activity import Activity
 from coatcheck.server.attempts import open_attempts
 from coatcheck.server.certificates import ensure_data_dir
 from coatcheck.server.connection_facts import ConnectionFactsMiddleware
@@ -65,6 +66,7 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
             attempts=open_attempts(settings, accounts),
             access=access,
             refresh=RefreshTokens(sessions, access),
+            activity=Activity(accounts, sessions),
         )
     )
 
@@ -72,7 +74,7 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
 def compose(services: Services) -> Application:
     """Put the application together from parts that may be a test's own. Its lifespan starts and closes them."""
     settings, worker = services.settings, services.worker
-    worker.on_leave.append(services.sessions.connections.leave)
+    worker.on_leave += [services.activity.leave, services.sessions.connections.leave]
     origins = settings.effective_public_origins()
     api = rest_app(services)
     verify = Verify(public_origins=origins)
@@ -141,7 +143,7 @@ async def _lifespan(
         await services.accounts.close()
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         return
-    background = (publisher.run(), keep_maintained(services.access.keys), revocations.run())
+    background = (publisher.run(), keep_maintained(services.access.keys), revocations.run(), services.activity.run())
     tasks = [asyncio.create_task(work) for work in background]
     await send({"type": "lifespan.startup.complete"})
     await receive()
@@ -149,5 +151,6 @@ async def _lifespan(
         task.cancel()
     publisher.publish()
     await services.sessions.close()
+    await services.activity.close()
     await services.accounts.close()
     await send({"type": "lifespan.shutdown.complete"})

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from coatcheck import Sessions
 from coatcheck.accounts import Accounts, HashParameters, PasswordHasher
 from coatcheck.sealed import new_key
+from coatcheck.server.activity import Activity
 from coatcheck.server.app import compose, rest_app
 from coatcheck.server.attempts import PLAIN_DEVICE, TLS_DEVICE, Attempts
 from coatcheck.server.context import WorkerContext
@@ -51,6 +52,7 @@ class House:
         self.worker = WorkerContext(runtime_dir=path, worker_id=WORKER)
         self.attempts = Attempts(self.accounts, self.settings.throttling, keys or [new_key()], clock=self.clock)
         self.access = open_access_tokens(self.settings, clock=self.clock)
+        self.activity = Activity(self.accounts, self.sessions)
         self.services = Services(
             settings=self.settings,
             worker=self.worker,
@@ -59,12 +61,14 @@ class House:
             attempts=self.attempts,
             access=self.access,
             refresh=RefreshTokens(self.sessions, self.access),
+            activity=self.activity,
         )
         self.app = compose(self.services)
         self._exits = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await self._exits.enter_async_context(self.accounts)
+        self._exits.push_async_callback(self.activity.close)
         await self._exits.enter_async_context(self.sessions)
         self.access.keys.maintain()
         return self

@@ -1,0 +1,194 @@
+"""The GraphQL schema: what may be asked, done and listened to. Leaves doing it to `actions`, and transports to the endpoint.
+
+Every field is nullable, so that one which is refused leaves the others their answers.
+"""
+
+import contextlib
+import functools
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any, cast
+
+import strawberry
+from graphql import GraphQLError
+from starlette.websockets import WebSocket
+from strawberry.extensions import DisableIntrospection, SchemaExtension
+from strawberry.schema.config import StrawberryConfig
+from strawberry.types import ExecutionContext
+from strawberry.types.graphql import OperationType
+
+from coatcheck.integrations.strawberry import LoginRequired
+from coatcheck.server.actions import logins, sessions, users
+from coatcheck.server.actions.access import user_of
+from coatcheck.server.connection_facts import connection_of
+from coatcheck.server.graphql import errors, limits, types
+from coatcheck.server.graphql.context import Context, Info
+
+__all__ = ["schema"]
+
+
+@strawberry.type
+class Query:
+    """What may be asked."""
+
+    @strawberry.field(permission_classes=[LoginRequired])
+    async def me(self, info: Info) -> types.Me | None:
+        """Who is logged in."""
+        return types.me(await user_of(info.context.session, info.context.services))
+
+    @strawberry.field(permission_classes=[LoginRequired])
+    async def user(self, info: Info, id: strawberry.ID) -> types.Person | None:
+        """What any logged-in user may know of another."""
+        found = await users.find_user(info.context.services, id)
+        return types.Person(id=strawberry.ID(found.id), name=found.name)
+
+    @strawberry.field(permission_classes=[LoginRequired])
+    async def sessions(self, info: Info) -> list[types.Session] | None:
+        """Every live session of the user, oldest first."""
+        session = info.context.session
+        found = await sessions.own_sessions(info.context.services, session)
+        return [types.session(one, session.id) for one in found]
+
+    @strawberry.field
+    async def connection(self, info: Info) -> types.Connection | None:
+        """Protocol, TLS, age, and how many requests this connection has brought. Nobody needs to be logged in."""
+        return types.connection(connection_of(info.context.request.scope))
+
+
+@strawberry.type
+class Mutation:
+    """What may be done. By HTTP POST alone, since a cookie may have to be set."""
+
+    @strawberry.mutation
+    async def register(self, info: Info, username: str, password: str, name: str = "") -> types.Me | None:
+        """Make an account. Logs nobody in. Usernames have up to 64 characters, passwords 8 to 1024 bytes."""
+        context = info.context
+        made = await users.register(
+            context.services, context.http_request, username=username, password=password, name=name
+        )
+        return types.me(made)
+
+    @strawberry.mutation
+    async def login(
+        self,
+        info: Info,
+        username: str,
+        password: str,
+        remember: bool = False,
+        mode: types.LoginMode = types.LoginMode.COOKIE,
+    ) -> types.Login | None:
+        """Log in. The answer sets the session cookie, which outlives the browser's session if it is to be remembered.
+
+        With mode TOKEN it makes a session of its own, and the answer has tokens instead.
+        """
+        context = info.context
+        entered = await logins.log_in(
+            context.services,
+            context.http_request,
+            context.response,
+            context.session,
+            username=username,
+            password=password,
+            remember=remember,
+            by_token=mode is types.LoginMode.TOKEN,
+        )
+        return types.login(entered)
+
+    @strawberry.mutation
+    async def logout(self, info: Info) -> bool | None:
+        """End this session, everywhere. Harmless where nobody is logged in."""
+        await info.context.session.log_out()
+        return True
+
+    @strawberry.mutation(permission_classes=[LoginRequired])
+    async def reauthenticate(self, info: Info, password: str) -> types.Login | None:
+        """Give the password again, for what needs a recent login. The session goes on under a new secret."""
+        context = info.context
+        entered = await logins.reauthenticate(
+            context.services, context.http_request, context.session, password=password
+        )
+        return types.login(entered)
+
+    @strawberry.mutation(permission_classes=[LoginRequired])
+    async def change_password(self, info: Info, current_password: str, new_password: str) -> types.Login | None:
+        """Change the password. Ends every other session of the user; this one goes on under a new secret."""
+        context = info.context
+        entered = await users.change_password(
+            context.services,
+            context.http_request,
+            context.session,
+            current_password=current_password,
+            new_password=new_password,
+        )
+        return types.login(entered)
+
+    @strawberry.mutation(permission_classes=[LoginRequired])
+    async def end_session(self, info: Info, id: strawberry.ID) -> bool | None:
+        """End one of the user's sessions, this one included."""
+        await sessions.end_own_session(info.context.services, info.context.session, id)
+        return True
+
+    @strawberry.mutation(permission_classes=[LoginRequired])
+    async def end_other_sessions(self, info: Info) -> int | None:
+        """End every session of the user but this one, logins under way included; their number."""
+        return await sessions.end_own_sessions(info.context.services, info.context.session)
+
+
+@strawberry.type
+class Subscription:
+    """What may be listened to, until the session ends."""
+
+    @strawberry.subscription(permission_classes=[LoginRequired])
+    async def session_events(
+        self, info: Info, after: strawberry.ID | None = None
+    ) -> AsyncGenerator[types.SessionEvent, None]:
+        """What happens to the user's sessions, from the event `after` on, or from now on."""
+        session = info.context.session
+        assert session.user_id is not None
+        following = info.context.services.activity.follow(session.user_id, after=after)
+        async with contextlib.aclosing(following) as told:
+            async for one in told:
+                yield types.session_event(one, session.id)
+
+
+class _Bounds(SchemaExtension):
+    """Refuses a document before it costs anything: one that is too long or asks for too much, and mutations over a WebSocket."""
+
+    def on_operation(self) -> Iterator[None]:
+        self.execution_context.parse_options["max_tokens"] = limits.MOST_TOKENS
+        yield
+
+    def on_validate(self) -> Iterator[None]:
+        execution = self.execution_context
+        assert execution.graphql_document is not None
+        refused = limits.check(execution.graphql_document)
+        context: Context = execution.context
+        if execution.operation_type is OperationType.MUTATION and isinstance(context.request, WebSocket):
+            refused = "Over a WebSocket no cookie can be set: send mutations by HTTP POST."
+        if refused is not None:
+            execution.pre_execution_errors = [GraphQLError(refused, extensions={"code": "BAD_REQUEST"})]
+        yield
+
+
+class _Schema(strawberry.Schema):
+    def process_errors(
+        self, errors_: list[GraphQLError], execution_context: ExecutionContext | None = None
+    ) -> None:
+        # Strawberry would log each with the document around it, in which there may be a password.
+        context = cast("Context | None", execution_context and execution_context.context)
+        for error in errors_:
+            errors.tell(error, by_bearer=context is not None and context.session.by_bearer)
+
+
+@functools.cache
+def schema(*, introspection: bool) -> strawberry.Schema:
+    """Give the schema. With `introspection` it tells of itself, and names what somebody may have meant."""
+    extensions: list[Any] = [_Bounds]
+    if not introspection:
+        extensions.append(DisableIntrospection)
+    return _Schema(
+        query=Query,
+        mutation=Mutation,
+        subscription=Subscription,
+        extensions=extensions,
+        config=StrawberryConfig(scalar_map=types.SCALARS, disable_field_suggestions=not introspection),
+    )

@@ -9,7 +9,8 @@ CoatcheckError
 ├── SessionRefused             what the caller asked for cannot be granted any more
 │   ├── SessionEnded           the session is over, or its secret has changed since this request read it
 │   ├── LoginRefused           "log out everywhere" happened while this login was being checked
-│   └── TokenRefused           an access token is not to be believed (HTTP 401, invalid_token)
+│   ├── TokenRefused           an access token or a ticket is not to be believed (HTTP 401, invalid_token)
+│   └── TooManyConnections     a session or user has as many live connections as it may (HTTP 429)
 └── StoreUnavailable           the store cannot be asked; try again later (HTTP 503)
 """
 
@@ -23,6 +24,7 @@ __all__ = [
     "SessionsNotStarted",
     "StoreUnavailable",
     "TokenRefused",
+    "TooManyConnections",
     "UsageError",
     "WrongEventLoop",
 ]
@@ -73,6 +75,10 @@ class TokenRefused(SessionRefused):
     def __init__(self, reason: str) -> None:
         super().__init__(f"the access token was refused: {reason}")
         self.reason: str = reason
+
+
+class TooManyConnections(SessionRefused):
+    """A session or user has as many live connections on this node as `Sessions` allows."""
 
 
 class StoreUnavailable(CoatcheckError):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from coatcheck import SessionEvent, SessionInfo, Sessions, StoreUnavailable, UsageError
+from coatcheck.connections import UNCONFIRMED, Interruption
 from coatcheck.session import Session
 from coatcheck.stores.memory import MemoryStore
 from coatcheck.testing import GatedStore, ManualClock
@@ -203,7 +204,8 @@ async def test_what_cannot_be_confirmed_after_a_loss_is_closed_after_half_a_minu
         assert connection.reasons == []
         here.clock.advance(30)
         await until(lambda: connection.reasons)
-        assert connection.reasons == ["unconfirmed"]
+        assert connection.reasons == [UNCONFIRMED]
+        assert isinstance(connection.reasons[0], Interruption), "no session has ended"
 
 
 async def test_verbs_on_nothing_say_so() -> None:

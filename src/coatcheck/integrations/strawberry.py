@@ -87,10 +87,10 @@ class LoginRequired(BasePermission):
         if fresh_within is not None and not fresh_within > 0:
             raise UsageError(f"fresh_within={fresh_within!r} must be a positive number of seconds, or None")
         self.fresh_within: float | None = fresh_within
-        self.error_extensions: dict[str, Any] = {"code": "UNAUTHENTICATED"}
+        self.error_extensions = {"code": "UNAUTHENTICATED"}
         if fresh_within is not None:
             self.message = "A more recent login is required."
-            self.error_extensions["maxAge"] = math.floor(fresh_within)
+            self.error_extensions = {"code": "UNAUTHENTICATED", "maxAge": math.floor(fresh_within)}
 
     def has_permission(self, source: Any, info: "Info[Any, Any]", **kwargs: Any) -> bool:
         """Tell whether somebody is logged in, and recently enough."""
@@ -136,7 +136,7 @@ class SessionView(_View):
     """
 
     authenticator: Authenticator | None = None
-    stream_transport_classes_by_protocol: ClassVar[Mapping[str, type[HTTPStreamTransport]]] = {  # pyright: ignore
+    stream_transport_classes_by_protocol: ClassVar[Mapping[str, type[HTTPStreamTransport]]] = {  # pyright: ignore[reportIncompatibleVariableOverride]
         GRAPHQL_SSE_PROTOCOL: _EventStream,
         MULTIPART_SUBSCRIPTION_PROTOCOL: MultipartSubscriptionTransport,  # has nothing but subscriptions
     }
@@ -173,7 +173,9 @@ class SessionView(_View):
             return
         adopt = scope.get("coatcheck.adopt")
         if adopt is None:
-            raise UsageError("this WebSocket did not come through SessionMiddleware, which would end it with its session")
+            raise UsageError(
+                "this WebSocket did not come through SessionMiddleware, which would end it with its session"
+            )
         try:
             adopt(found)
         except TooManyConnections as error:
@@ -199,9 +201,7 @@ class SessionGraphQL(SessionView, GraphQL["SessionContext", None]):
         if tokens is not None:
             self.authenticator = Authenticator(sessions, tokens)
 
-    async def get_context(
-        self, request: "Request | WebSocket", response: "Response | WebSocket"
-    ) -> SessionContext:
+    async def get_context(self, request: "Request | WebSocket", response: "Response | WebSocket") -> SessionContext:
         """Give what resolvers find in `info.context`."""
         return SessionContext(request=request, response=response)
 

@@ -1,7 +1,7 @@
 """The composition root: settings and a worker's context in, one ASGI application out.
 
 From outside to inside: the facts about the connection, the envelope, the session by the cookie of the request's scheme,
-then `verify` or FastAPI. Leaves sockets and processes to `worker` and `supervisor`.
+then `verify`, GraphQL or FastAPI. Leaves sockets and processes to `worker` and `supervisor`.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ from coatcheck.server.certificates import ensure_data_dir
 from coatcheck.server.connection_facts import ConnectionFactsMiddleware
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.envelope import Envelope, HeadAsGet
+from coatcheck.server.graphql import PATH as GRAPHQL_PATH
+from coatcheck.server.graphql import GraphQLApplication
 from coatcheck.server.logs import configure_logging
 from coatcheck.server.metrics import Publisher
 from coatcheck.server.rest import ROUTERS
@@ -78,8 +80,11 @@ def compose(services: Services) -> Application:
     origins = settings.effective_public_origins()
     api = rest_app(services)
     verify = Verify(public_origins=origins)
+    graphql = GraphQLApplication(services)
 
     def routes(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["path"] == GRAPHQL_PATH:
+            return graphql(scope, receive, send)
         if scope["path"] == PATH and scope["type"] == "http":
             return verify(scope, receive, send)
         return api(scope, receive, send)

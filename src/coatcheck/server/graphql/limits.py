@@ -11,6 +11,7 @@ from graphql import (
     FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
+    InlineFragmentNode,
     OperationDefinitionNode,
     SelectionSetNode,
 )
@@ -70,7 +71,9 @@ def check(document: DocumentNode) -> str | None:
             if found.aliases > MOST_ALIASES:
                 return f"A request has at most {MOST_ALIASES} aliases here."
             if found.cost > MOST_COST:
-                return "This request asks for too much at once: send it in parts, each password in a request of its own."
+                return (
+                    "This request asks for too much at once: send it in parts, each password in a request of its own."
+                )
     return None
 
 
@@ -96,7 +99,8 @@ class _Walk:
             elif isinstance(selection, FragmentSpreadNode):
                 found = found.beside(self._fragment(selection.name.value, root))
             else:
-                found = found.beside(self.selections(selection.selection_set, root=root))  # pyright: ignore
+                assert isinstance(selection, InlineFragmentNode)
+                found = found.beside(self.selections(selection.selection_set, root=root))
         return found._replace(depth=found.depth + 1)
 
     def _fragment(self, name: str, root: bool) -> _Measure:

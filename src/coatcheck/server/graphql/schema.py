@@ -5,6 +5,7 @@ Every field is nullable, so that one which is refused leaves the others their an
 
 import contextlib
 import functools
+import inspect
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any, cast
 
@@ -20,8 +21,9 @@ from coatcheck.integrations.strawberry import LoginRequired
 from coatcheck.server.actions import logins, sessions, users
 from coatcheck.server.actions.access import user_of
 from coatcheck.server.connection_facts import connection_of
-from coatcheck.server.graphql import errors, limits, types
+from coatcheck.server.graphql import limits, types
 from coatcheck.server.graphql.context import Context, Info
+from coatcheck.server.graphql.errors import tell
 
 __all__ = ["schema"]
 
@@ -170,13 +172,11 @@ class _Bounds(SchemaExtension):
 
 
 class _Schema(strawberry.Schema):
-    def process_errors(
-        self, errors_: list[GraphQLError], execution_context: ExecutionContext | None = None
-    ) -> None:
+    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         # Strawberry would log each with the document around it, in which there may be a password.
         context = cast("Context | None", execution_context and execution_context.context)
-        for error in errors_:
-            errors.tell(error, by_bearer=context is not None and context.session.by_bearer)
+        for error in errors:
+            tell(error, by_bearer=context is not None and context.session.by_bearer)
 
 
 @functools.cache
@@ -185,6 +185,7 @@ def schema(*, introspection: bool) -> strawberry.Schema:
     extensions: list[Any] = [_Bounds]
     if not introspection:
         extensions.append(DisableIntrospection)
+    _describe(Query, Mutation, Subscription, *types.TYPES)
     return _Schema(
         query=Query,
         mutation=Mutation,
@@ -192,3 +193,13 @@ def schema(*, introspection: bool) -> strawberry.Schema:
         extensions=extensions,
         config=StrawberryConfig(scalar_map=types.SCALARS, disable_field_suggestions=not introspection),
     )
+
+
+def _describe(*classes: Any) -> None:
+    """Have the schema say of types and fields what their docstrings say."""
+    for one in classes:
+        definition = one.__strawberry_definition__
+        definition.description = inspect.getdoc(one)
+        for field in getattr(definition, "fields", ()):
+            if field.base_resolver is not None:
+                field.description = inspect.getdoc(field.base_resolver.wrapped_func)

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import NewType
 
 import strawberry
+from strawberry.types.scalar import ScalarDefinition
 
 from coatcheck.accounts import User
 from coatcheck.manager import SessionInfo
@@ -17,6 +18,7 @@ from coatcheck.server.rest.models import session_view
 
 __all__ = [
     "SCALARS",
+    "TYPES",
     "Connection",
     "Login",
     "LoginMode",
@@ -33,13 +35,18 @@ __all__ = [
     "session_event",
 ]
 
+
+def _as_rest_writes_it(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
 Moment = NewType("Moment", datetime)
-SCALARS: Mapping[object, strawberry.types.scalar.ScalarDefinition] = {
+SCALARS: Mapping[object, ScalarDefinition] = {
     Moment: strawberry.scalar(
         name="DateTime",
         description="RFC 3339, in UTC.",
         specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
-        serialize=lambda moment: moment.isoformat().replace("+00:00", "Z"),
+        serialize=_as_rest_writes_it,
     )
 }
 
@@ -181,6 +188,19 @@ class SessionEvent:
     protocol: str | None = None
 
 
+TYPES = (
+    Person,
+    Me,
+    SessionKind,
+    Session,
+    LoginMode,
+    Tokens,
+    Login,
+    TLS,
+    Connection,
+    SessionEventKind,
+    SessionEvent,
+)
 _DETAILS = ("reason", "name", "method", "address", "user_agent", "connection", "transport", "protocol")
 
 
@@ -191,8 +211,19 @@ def me(user: User) -> Me:
 
 def session(known: SessionInfo | SessionRecord, current: str | None) -> Session:
     """Show a session; `current` is the id of the request's own."""
-    view = session_view(known, current).model_dump()
-    return Session(**{**view, "kind": SessionKind(view["kind"])})
+    view = session_view(known, current)
+    return Session(
+        id=strawberry.ID(view.id),
+        current=view.current,
+        created_at=Moment(view.created_at),
+        authenticated_at=None if view.authenticated_at is None else Moment(view.authenticated_at),
+        last_seen_at=Moment(view.last_seen_at),
+        expires_at=Moment(view.expires_at),
+        kind=SessionKind(view.kind),
+        method=view.method,
+        address=view.address,
+        user_agent=view.user_agent,
+    )
 
 
 def login(entered: Entered) -> Login:

@@ -22,6 +22,7 @@ from coatcheck.server.certificates import ensure_data_dir
 from coatcheck.server.connection_facts import ConnectionFactsMiddleware
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.envelope import Envelope, HeadAsGet
+from coatcheck.server.events import socket as events
 from coatcheck.server.graphql import PATH as GRAPHQL_PATH
 from coatcheck.server.graphql import GraphQLApplication
 from coatcheck.server.logs import configure_logging
@@ -81,12 +82,15 @@ def compose(services: Services) -> Application:
     api = rest_app(services)
     verify = Verify(public_origins=origins)
     graphql = GraphQLApplication(services)
+    events_socket = events.EventsSocket(services)
 
     def routes(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["path"] == GRAPHQL_PATH:
-            return graphql(scope, receive, send)
         if scope["path"] == PATH and scope["type"] == "http":
             return verify(scope, receive, send)
+        if scope["path"] == GRAPHQL_PATH:
+            return graphql(scope, receive, send)
+        if scope["path"] == events.PATH and scope["type"] == "websocket":
+            return events_socket(scope, receive, send)
         return api(scope, receive, send)
 
     sessions = SchemeSessions(HeadAsGet(routes), services.sessions, public_origins=origins, tokens=services.access)

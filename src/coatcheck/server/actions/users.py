@@ -42,6 +42,9 @@ async def change_password(
             raise ProblemError(403, "The current password is not right.")
         await attempt.refund()
     await services.accounts.set_password(user.id, new_password)
+    assert session.id is not None
+    address = request.client.host if request.client else None
+    services.activity.record("password_changed", session.id, user_id=user.id, detail={"address": address})
     try:
         # After the change: whoever logs in with the old password meanwhile has read the epoch that ends here.
         await services.sessions.end_user(user.id, keep=session.id, reason="password changed")

@@ -6,7 +6,7 @@ Every field is nullable, so that one which is refused leaves the others their an
 import contextlib
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any, cast
 
 import strawberry
@@ -17,13 +17,16 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 from strawberry.types.graphql import OperationType
 
+from coatcheck.errors import StoreUnavailable
 from coatcheck.integrations.strawberry import LoginRequired
 from coatcheck.server.actions import logins, sessions, users
 from coatcheck.server.actions.access import user_of
+from coatcheck.server.commands import Commands
 from coatcheck.server.connection_facts import connection_of
 from coatcheck.server.graphql import limits, types
 from coatcheck.server.graphql.context import Context, Info
 from coatcheck.server.graphql.errors import tell
+from coatcheck.server.problems import ProblemError
 
 __all__ = ["schema"]
 
@@ -46,9 +49,8 @@ class Query:
     @strawberry.field(permission_classes=[LoginRequired])
     async def sessions(self, info: Info) -> list[types.Session] | None:
         """Every live session of the user, oldest first."""
-        session = info.context.session
-        found = await sessions.own_sessions(info.context.services, session)
-        return [types.session(one, session.id) for one in found]
+        listed = await Commands(info.context.services).list(info.context.session)
+        return [types.session(one, listed.current) for one in listed.sessions]
 
     @strawberry.field
     async def connection(self, info: Info) -> types.Connection | None:
@@ -126,13 +128,20 @@ class Mutation:
     @strawberry.mutation(permission_classes=[LoginRequired])
     async def end_session(self, info: Info, id: strawberry.ID) -> bool | None:
         """End one of the user's sessions, this one included."""
-        await sessions.end_own_session(info.context.services, info.context.session, id)
+        await sessions.end_session(info.context.services, info.context.session, id)
         return True
 
     @strawberry.mutation(permission_classes=[LoginRequired])
     async def end_other_sessions(self, info: Info) -> int | None:
         """End every session of the user but this one, logins under way included; their number."""
-        return await sessions.end_own_sessions(info.context.services, info.context.session)
+        return await Commands(info.context.services).end_others(info.context.session)
+
+    @strawberry.mutation(permission_classes=[LoginRequired])
+    async def rename_session(self, info: Info, id: strawberry.ID, name: str) -> types.Session | None:
+        """Call the device of one of the user's sessions something, in up to 100 characters; an empty name takes it back."""
+        session = info.context.session
+        renamed = await sessions.rename_session(info.context.services, session, id, name)
+        return types.session(renamed, session.id)
 
 
 @strawberry.type
@@ -153,22 +162,36 @@ class Subscription:
 
 
 class _Bounds(SchemaExtension):
-    """Refuses a document before it costs anything: one that is too long or asks for too much, and mutations over a WebSocket."""
+    """Refuses a document before it costs anything: one that asks for too much; over a WebSocket, mutations and the dead."""
 
     def on_operation(self) -> Iterator[None]:
         self.execution_context.parse_options["max_tokens"] = limits.MOST_TOKENS
         yield
 
-    def on_validate(self) -> Iterator[None]:
+    async def on_validate(self) -> AsyncIterator[None]:
         execution = self.execution_context
         assert execution.graphql_document is not None
-        refused = limits.check(execution.graphql_document)
         context: Context = execution.context
-        if execution.operation_type is OperationType.MUTATION and isinstance(context.request, WebSocket):
-            refused = "Over a WebSocket no cookie can be set: send mutations by HTTP POST."
+        refused = limits.check(execution.graphql_document)
         if refused is not None:
             execution.pre_execution_errors = [GraphQLError(refused, extensions={"code": "BAD_REQUEST"})]
+        elif isinstance(context.request, WebSocket):
+            problem = await _over_a_websocket(context, execution.operation_type)
+            if problem is not None:
+                execution.pre_execution_errors = [GraphQLError("", original_error=problem)]
         yield
+
+
+async def _over_a_websocket(context: Context, operation: OperationType) -> Exception | None:
+    """Why an operation goes no further on a connection that may have been open for days."""
+    if operation is OperationType.MUTATION:
+        return ProblemError(400, "Over a WebSocket no cookie can be set: send mutations by HTTP POST.")
+    try:
+        if context.session.record is not None and not await Commands(context.services).lives(context.session):
+            return ProblemError(401, "Your session has ended.")
+    except StoreUnavailable as error:
+        return error
+    return None
 
 
 class _Schema(strawberry.Schema):

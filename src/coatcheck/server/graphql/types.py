@@ -87,6 +87,7 @@ class Session:
     last_seen_at: Moment = strawberry.field(description="When it was last used, late by up to a minute.")
     expires_at: Moment = strawberry.field(description="When it ends even if it is used.")
     kind: SessionKind
+    name: str | None = strawberry.field(description="What the user calls its device.")
     method: str | None = strawberry.field(description="How the user logged in.")
     address: str | None = strawberry.field(description="Where the login came from.")
     user_agent: str | None = strawberry.field(
@@ -220,6 +221,7 @@ def session(known: SessionInfo | SessionRecord, current: str | None) -> Session:
         last_seen_at=Moment(view.last_seen_at),
         expires_at=Moment(view.expires_at),
         kind=SessionKind(view.kind),
+        name=view.name,
         method=view.method,
         address=view.address,
         user_agent=view.user_agent,

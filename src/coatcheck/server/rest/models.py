@@ -29,6 +29,7 @@ __all__ = [
     "Registration",
     "ServiceView",
     "SessionList",
+    "SessionName",
     "SessionView",
     "StatusView",
     "TLSView",
@@ -96,6 +97,12 @@ class AnyToken(_Input):
     token_type_hint: str | None = Field(default=None, description="Not needed: tokens are told apart by themselves.")
 
 
+class SessionName(_Input):
+    """What a session's device is to be called."""
+
+    name: str = Field(description="Up to 100 characters; empty takes it back.", examples=["Ada's phone"])
+
+
 class AccessTokenWanted(_Input):
     """For whom an access token is wanted."""
 
@@ -121,6 +128,7 @@ class SessionView(BaseModel):
     """One session. Its id is no secret: it gives nobody access."""
 
     id: str
+    name: str | None = Field(description="What the user calls its device.", examples=["Ada's phone"])
     current: bool = Field(description="Whether it is the session of this request.")
     created_at: datetime
     authenticated_at: datetime | None = Field(description="When the password was last given.")
@@ -230,6 +238,7 @@ def session_view(session: SessionInfo | SessionRecord, current: str | None) -> S
     user_agent = about.get("user_agent")
     return SessionView(
         id=session.id,
+        name=about.get("name"),
         current=session.id == current,
         created_at=moment(session.created_at),
         authenticated_at=None if session.authenticated_at is None else moment(session.authenticated_at),

@@ -114,6 +114,10 @@ class GraphQLStream:
     ) -> None:
         self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.outgoing: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.reading = asyncio.Event()
+        """Cleared: the client does not read."""
+        self.reading.set()
+        self.blocked = 0
         body = json.dumps({"query": query}).encode()
         self.incoming.put_nowait({"type": "http.request", "body": body, "more_body": False})
         scope = {
@@ -141,6 +145,9 @@ class GraphQLStream:
         """Whether the response had its proper end."""
 
     async def _send(self, message: dict[str, Any]) -> None:
+        self.blocked += 1
+        await self.reading.wait()
+        self.blocked -= 1
         self.outgoing.put_nowait(message)
 
     async def _next(self) -> dict[str, Any]:

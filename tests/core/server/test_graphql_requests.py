@@ -9,7 +9,15 @@ import pytest
 from graphql import get_introspection_query, parse
 
 from coatcheck.server.graphql import limits
-from coatcheck.server.graphql.requests import GRAPHQL, JSON, Accepted, GraphQLRequest, accepted, of_body, of_query_string
+from coatcheck.server.graphql.requests import (
+    GRAPHQL,
+    JSON,
+    Accepted,
+    GraphQLRequest,
+    accepted,
+    of_body,
+    of_query_string,
+)
 from coatcheck.server.graphql.schema import Mutation, Query, Subscription
 from coatcheck.server.problems import ProblemError
 
@@ -123,7 +131,13 @@ def test_a_malformed_body_is_400(body: bytes) -> None:
 
 
 def test_a_query_in_the_address_is_what_a_body_is() -> None:
-    asked = {"query": "query A($a: Int) { é }", "variables": '{"a": 1}', "operationName": "A", "extensions": "{}", "x": "y"}
+    asked = {
+        "query": "query A($a: Int) { é }",
+        "variables": '{"a": 1}',
+        "operationName": "A",
+        "extensions": "{}",
+        "x": "y",
+    }
     expected = GraphQLRequest("query A($a: Int) { é }", {"a": 1}, "A")
     assert of_query_string(urlencode(asked).encode()) == expected
     assert of_query_string(b"query={a}&variables=&operationName=") == GraphQLRequest("{a}", None, None)
@@ -163,8 +177,13 @@ def many(count: int, text: str) -> str:
 
 
 def test_what_clients_ask_for_is_within_the_limits() -> None:
-    assert check("{ me { id name username } sessions { id current createdAt userAgent } connection { protocol } }") is None
-    assert check("mutation { login(username: \"a\", password: \"b\") { user { id } session { id } tokens { accessToken } } }") is None
+    assert (
+        check("{ me { id name username } sessions { id current createdAt userAgent } connection { protocol } }") is None
+    )
+    assert (
+        check('mutation { login(username: "a", password: "b") { user { id } session { id } tokens { accessToken } } }')
+        is None
+    )
     whole = get_introspection_query(
         specified_by_url=True,
         directive_is_repeatable=True,

@@ -7,7 +7,7 @@ WebSockets to `websockets`, reading requests to `requests`.
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import strawberry
 from starlette.requests import Request
@@ -19,6 +19,7 @@ from strawberry.types.graphql import OperationType
 
 from coatcheck.server.graphql.context import Context
 from coatcheck.server.graphql.errors import document_of
+from coatcheck.server.graphql.limits import NO_OPERATION
 from coatcheck.server.graphql.requests import (
     EVENT_STREAM,
     JSON,
@@ -104,7 +105,7 @@ class Endpoint:
             raise ProblemError(405, "Mutations are sent by POST.", headers={"allow": "POST"}) from None
         except (CannotGetOperationTypeError, MissingQueryError):
             status = 400 if wanted.strict else 200
-            problem = ProblemError(400, "The document has no such operation, or several and none was named.")
+            problem = ProblemError(400, NO_OPERATION)
             return _answer(document_of(problem), wanted, status)
         document, executed = _document(result)
         return _answer(document, wanted, 200 if executed or not wanted.strict else 400, context=context)
@@ -119,7 +120,15 @@ class Endpoint:
             context_value=context,
             allowed_operation_types={OperationType.SUBSCRIPTION},
         )
-        return StreamingResponse(_events(results), media_type=EVENT_STREAM, headers=_STREAM_HEADERS)
+        return _Stream(_events(results), media_type=EVENT_STREAM, headers=_STREAM_HEADERS)
+
+
+class _Stream(StreamingResponse):
+    """Closes what it streams, too, when it is cut while its client has yet to read."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with contextlib.aclosing(cast("AsyncGenerator[str, None]", self.body_iterator)):
+            await super().__call__(scope, receive, send)
 
 
 async def _events(results: AsyncGenerator[Any, None]) -> AsyncGenerator[str, None]:

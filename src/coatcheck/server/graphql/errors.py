@@ -11,6 +11,7 @@ from typing import Any
 from graphql import GraphQLError, GraphQLSyntaxError
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
+from coatcheck.server.graphql.limits import NO_OPERATION
 from coatcheck.server.problems import FAILURE, ProblemError, problem_of
 
 __all__ = ["document_of", "tell"]
@@ -55,11 +56,9 @@ def tell(error: GraphQLError, *, by_bearer: bool = False) -> None:
     elif isinstance(error, GraphQLSyntaxError):
         _set(error, _syntax(error.message), {"code": _UNREADABLE, "status": 400})
     elif isinstance(cause, CannotGetOperationTypeError):
-        _set(error, "There is no such operation in the document.", {"code": _INVALID, "status": 400})
+        _set(error, NO_OPERATION, {"code": _INVALID, "status": 400})
     elif isinstance(cause, InvalidOperationTypeError):
         _set(error, f"There are no {cause.operation_type.value}s here.", {"code": _CODES[400]})
-    elif isinstance(cause, RecursionError) and error.path is None:
-        _set(error, "The document is nested too deeply.", {"code": _UNREADABLE, "status": 400})
     elif cause is None or isinstance(cause, GraphQLError):
         _set(error, _without(_VALUES, error.message), {"code": _INVALID, "status": 400, **(error.extensions or {})})
     else:

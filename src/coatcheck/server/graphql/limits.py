@@ -16,7 +16,16 @@ from graphql import (
     SelectionSetNode,
 )
 
-__all__ = ["COSTS", "MOST_ALIASES", "MOST_COST", "MOST_DEPTH", "MOST_TOKENS", "check"]
+__all__ = [
+    "COSTS",
+    "MOST_ALIASES",
+    "MOST_COST",
+    "MOST_DEPTH",
+    "MOST_TOKENS",
+    "NO_OPERATION",
+    "PASSWORD",
+    "check",
+]
 
 MOST_TOKENS = 500
 """Tokens in a document; the query by which tools ask for the whole schema has about 200."""
@@ -26,6 +35,8 @@ MOST_ALIASES = 15
 """Fields under another name, fragments unfolded."""
 MOST_COST = 250
 """What all fields of an operation cost together, fragments unfolded: each 1 but for those of COSTS."""
+
+NO_OPERATION = "The document has no such operation, or several and none was named."
 
 PASSWORD = MOST_COST // 2 + 1
 COSTS: Mapping[str, int] = {
@@ -60,20 +71,23 @@ class _Measure(NamedTuple):
         )
 
 
-def check(document: DocumentNode) -> str | None:
-    """Give a sentence that says which limit the document goes beyond, or None."""
-    document_walk = _Walk(document)
-    for definition in document.definitions:
-        if isinstance(definition, OperationDefinitionNode):
-            found = document_walk.selections(definition.selection_set, root=True)
-            if found.depth > MOST_DEPTH:
-                return f"Selections are nested {MOST_DEPTH} deep here at most."
-            if found.aliases > MOST_ALIASES:
-                return f"A request has at most {MOST_ALIASES} aliases here."
-            if found.cost > MOST_COST:
-                return (
-                    "This request asks for too much at once: send it in parts, each password in a request of its own."
-                )
+def check(document: DocumentNode, *, named: bool = True) -> str | None:
+    """Give a sentence that says what keeps the document from being executed, or None.
+
+    `named`: the request says which operation is meant; else there may be but one (GraphQL, section 6.1).
+    """
+    walk = _Walk(document)
+    operations = [one for one in document.definitions if isinstance(one, OperationDefinitionNode)]
+    if len(operations) > 1 and not named:
+        return NO_OPERATION
+    for operation in operations:
+        found = walk.selections(operation.selection_set, root=True)
+        if found.depth > MOST_DEPTH:
+            return f"Selections are nested {MOST_DEPTH} deep here at most."
+        if found.aliases > MOST_ALIASES:
+            return f"A request has at most {MOST_ALIASES} aliases here."
+        if found.cost > MOST_COST:
+            return "This request asks for too much at once: send it in parts, each password in a request of its own."
     return None
 
 

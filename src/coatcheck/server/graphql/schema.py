@@ -172,7 +172,8 @@ class _Bounds(SchemaExtension):
         execution = self.execution_context
         assert execution.graphql_document is not None
         context: Context = execution.context
-        refused = limits.check(execution.graphql_document)
+        named = execution._provided_operation_name is not None  # pyright: ignore[reportPrivateUsage]
+        refused = limits.check(execution.graphql_document, named=named)
         if refused is not None:
             execution.pre_execution_errors = [GraphQLError(refused, extensions={"code": "BAD_REQUEST"})]
         elif isinstance(context.request, WebSocket):
@@ -187,7 +188,7 @@ async def _over_a_websocket(context: Context, operation: OperationType) -> Excep
     if operation is OperationType.MUTATION:
         return ProblemError(400, "Over a WebSocket no cookie can be set: send mutations by HTTP POST.")
     try:
-        if context.session.record is not None and not await Commands(context.services).lives(context.session):
+        if context.session.is_authenticated and not await Commands(context.services).lives(context.session):
             return ProblemError(401, "Your session has ended.")
     except StoreUnavailable as error:
         return error

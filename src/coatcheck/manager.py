@@ -154,6 +154,7 @@ class Sessions:
         self._closing = False
         self._seen: dict[str, float] = {}
         self._doubtful: dict[str, float] = {}
+        self._roused = asyncio.Event()  # something is in doubt, and is to be looked up before the next turn
 
     # ---- starting and stopping
 
@@ -194,6 +195,7 @@ class Sessions:
             elif self._loop is not None and not self._loop.is_closed() and self._loop.is_running():
                 return None  # another loop runs the background work
             self._loop = loop
+            self._roused = asyncio.Event()
             self._tasks = [
                 loop.create_task(self._feed.run(), name="coatcheck feed"),
                 loop.create_task(self._tend(), name="coatcheck upkeep"),
@@ -666,12 +668,19 @@ class Sessions:
         now = self.clock.monotonic()
         for session_id in session_ids:
             self._doubtful.setdefault(session_id, now)
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._roused.set)
 
     async def _tend(self) -> None:
         """Until cancelled: write last-seen times, look after live connections, sweep. A failure is tried again."""
         flushed = swept = looked = self.clock.monotonic()
         while True:
-            await asyncio.sleep(0.02 if self._doubtful else 0.25)
+            with contextlib.suppress(TimeoutError):
+                # What could not be asked is asked again soon; what is new in doubt, at once.
+                async with asyncio.timeout(0.02 if self._doubtful else 0.25):
+                    await self._roused.wait()
+            self._roused.clear()
             now = self.clock.monotonic()
             try:
                 if self._doubtful:

@@ -234,7 +234,7 @@ def decode_command(data: str | bytes) -> Command:
         raise Malformed(
             "A command is a JSON object whose id, if it has one, is a short text or a whole number."
         ) from None
-    if head.type not in _KINDS:
+    if not isinstance(head.type, str) or head.type not in _KINDS:
         raise Malformed(f"A command has one of these types: {', '.join(sorted(_KINDS))}.", head.id)
     what = f": look at {where[1]}" if where else ""
     raise Malformed(f"The command does not have the form that is expected here{what}.", head.id)

@@ -150,6 +150,7 @@ class Following:
         try:
             async with self._beginning:
                 if self._places is None or self._read_up_to is None:
+                    self._news.clear()
                     place = await self._log.place()
                     self._places, self._read_up_to = Places(place.cipher_key), place.last
                 if self._watching is None:

@@ -16,6 +16,8 @@ __all__ = ["Writing"]
 
 GATHER = 0.005
 """Seconds from the first entry to the writing of all that have come by then."""
+PAUSE = 0.02
+"""Seconds between two transactions that are not full: others write to this database too, and SQLite lets one at a time."""
 QUEUE = 20_000
 """Entries that wait, at most, before what is passing is dropped; twice as many before anything is."""
 _BATCH = 500
@@ -67,6 +69,8 @@ class Writing:
             await asyncio.sleep(GATHER)
             while self._queue or self._dropped:
                 await self._write(list(islice(self._queue, _BATCH)), self._dropped)
+                if 0 < len(self._queue) < _BATCH:
+                    await asyncio.sleep(PAUSE)
         finally:
             self._task = None
 

@@ -1,8 +1,8 @@
 """`GET /v1/events` as a WebSocket: tells a user what happens to their sessions, and obeys commands. Plain ASGI.
 
 Promises that nothing a client sends ends in anything but a reply or a close code, and that one which does not read holds
-no more than one message. Leaves the end of the session to SessionMiddleware, which closes with 4401, commands to
-`commands`, and the bound on a message's size to the server.
+no more than one message. Leaves to SessionMiddleware the end of the session (4401), clients that do not read (4408) and
+messages that are too long (1009), and commands to `commands`.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from coatcheck.server.problems import problem_response
 from coatcheck.server.services import Services
 from coatcheck.session import Session
 
-__all__ = ["CLOSE_TOO_SLOW", "PATH", "EventsSocket"]
+__all__ = ["PATH", "EventsSocket"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -27,15 +27,10 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 PATH = "/v1/events"
-CLOSE_TOO_SLOW = 4408
-"""The close code for a client that leaves unread what it was sent (private use, RFC 6455, section 7.4.2)."""
 HEARTBEAT = 15.0
 """Seconds between two heartbeats while nothing else is told."""
-SLOW = 10.0
-"""Seconds for which a client may leave unread what it was sent."""
 MOST_MALFORMED = 20
 """Messages that are no commands, before the connection is closed."""
-_LAST_WORD = 1.0
 _POLICY_VIOLATION = 1008
 _INTERNAL_ERROR = 1011
 _RESTART = 1012
@@ -90,9 +85,8 @@ class _Connection:
         """Do one of the two tasks; whatever ends it ends the connection."""
         try:
             await work
-        except OSError as error:  # TimeoutError is one
-            slow = isinstance(error, TimeoutError)
-            self._end((CLOSE_TOO_SLOW, "what was sent is not read") if slow else None)
+        except OSError:
+            self._end(None)  # the client is gone, or the connection was closed before
         except Exception:
             _log.exception("a WebSocket of events failed")
             self._end((_INTERNAL_ERROR, "the server failed"))
@@ -156,13 +150,11 @@ class _Connection:
         self._place = told.id
 
     async def _send(self, text: str) -> None:
-        async with asyncio.timeout(SLOW):
-            await self._send_message({"type": "websocket.send", "text": text})
+        await self._send_message({"type": "websocket.send", "text": text})
 
     async def _close(self, code: int, reason: str) -> None:
         with contextlib.suppress(OSError):
-            async with asyncio.timeout(_LAST_WORD):
-                await self._send_message({"type": "websocket.close", "code": code, "reason": reason})
+            await self._send_message({"type": "websocket.close", "code": code, "reason": reason})
 
 
 async def _stop(task: asyncio.Task[None] | None) -> None:

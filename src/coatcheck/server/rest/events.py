@@ -1,7 +1,7 @@
 """`GET /v1/events` as server-sent events: tells a user what happens to their sessions. The WebSocket is `server.events`.
 
-Promises that a reader which vanishes or does not read leaves nothing behind, and that no answer keeps a worker that leaves.
-Leaves the end of the session to SessionMiddleware, which says `session-ended` and ends the answer.
+Promises that a reader which vanishes leaves nothing behind, and that no answer keeps a worker that leaves. Leaves to
+SessionMiddleware the end of the session, of which it says `session-ended`, and readers that do not read.
 """
 
 import asyncio
@@ -27,10 +27,7 @@ router: APIRouter = APIRouter(tags=["sessions"])
 
 HEARTBEAT = 15.0
 """Seconds between two heartbeats while nothing else is told."""
-SLOW = 10.0
-"""Seconds for which a reader may leave unread what it was sent."""
-_LAST_WORD = 1.0
-_RETRY = 1000
+_RETRY = 1000  # milliseconds
 
 
 @router.get(
@@ -51,8 +48,8 @@ async def stream_events(
     The first event is `begin`: from there on everything is told. Or `reset`: what happened since the id that was sent
     cannot be told any more (after ten minutes, or of another user), so look the sessions up. Then, each with `session`, `at` and
     `detail`: `created`, `ended`, `reauthenticated`, `password_changed`, `refreshed`, `renamed`, and `opened` and `closed` of live
-    connections. After `session-ended`, which is about the session of this request, log in again; after `too-slow`, and
-    where the answer just ends, come back.
+    connections. After `session-ended`, which is about the session of this request, log in again; where the answer just ends,
+    come back.
 
     A WebSocket handshake at this address gives the same as JSON messages, and takes commands: `subscribe`, `list`, `end`,
     `end_others`, `rename`, each with a `type` and an `id`, which the reply has again.
@@ -96,25 +93,14 @@ class _Answer(Response):
             (b"x-accel-buffering", b"no"),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        try:
-            await _send(send, f"retry: {_RETRY}\n{as_event(self._first)}")
-            async for told in self._told:
-                await _send(send, as_event(told))
-        except TimeoutError:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_WORD):
-                    await _end(send, "event: too-slow\ndata: {}\n\n")
-            return
-        await _end(send)
+        await _piece(send, f"retry: {_RETRY}\n{as_event(self._first)}")
+        async for told in self._told:
+            await _piece(send, as_event(told))
+        await send({"type": "http.response.body", "body": b""})
 
 
-async def _send(send: Send, text: str) -> None:
-    async with asyncio.timeout(SLOW):
-        await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
-
-
-async def _end(send: Send, text: str = "") -> None:
-    await send({"type": "http.response.body", "body": text.encode(), "more_body": False})
+async def _piece(send: Send, text: str) -> None:
+    await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
 
 
 async def _gone(receive: Receive) -> None:

@@ -23,6 +23,7 @@ from coatcheck.record import TOMBSTONE_SECONDS, Changes, SessionRecord, Tombston
 from coatcheck.session import Session
 from coatcheck.stores import Store, open_store
 from coatcheck.stores.contract import Change
+from coatcheck.stores.observed import ObservedStore
 
 __all__ = ["Counted", "SessionEvent", "SessionInfo", "Sessions"]
 
@@ -62,13 +63,15 @@ class SessionEvent(msgspec.Struct, frozen=True, kw_only=True):
 class Counted:
     """What this node did since it was made. Plain integers: a collector reads them when it likes."""
 
-    __slots__ = ("created", "ended", "logins")
+    __slots__ = ("created", "ended", "logins", "refused")
 
     def __init__(self) -> None:
         self.created: int = 0
         self.logins: int = 0
         self.ended: Counter[str] = Counter()
         """By reason."""
+        self.refused: Counter[str] = Counter()
+        """Requests and handshakes that went no further, by cause (`credentials.Refusal`)."""
 
 
 class Sessions:
@@ -125,7 +128,8 @@ class Sessions:
                 raise UsageError(f"{name}={most!r} must be at least 1, or None for no bound")
         if cache_entries < 1 or cache_bytes < 1:
             raise UsageError("cache_entries and cache_bytes must be at least 1")
-        self.store: Store = open_store(store) if isinstance(store, str) else store
+        self.store: ObservedStore = ObservedStore(open_store(store) if isinstance(store, str) else store)
+        """The store, and what was asked of it. What was given is its `inner`."""
         self.clock: Clock = clock or SystemClock()
         self.idle_timeout: float = idle_timeout
         self.lifetime: float = lifetime

@@ -8,7 +8,12 @@ from coatcheck.credentials import Refusal
 
 __all__ = ["TOO_MANY", "answer", "refuse", "refuse_handshake"]
 
-TOO_MANY = Refusal(429, "There are too many connections open for this session or user: close one.", retry_after=5)
+TOO_MANY = Refusal(
+    429,
+    "There are too many connections open for this session or user: close one.",
+    retry_after=5,
+    cause="too many connections",
+)
 """For a live connection beyond the bounds of `Sessions` (RFC 6585, section 4)."""
 
 _TITLES = {401: "Unauthorized", 403: "Forbidden", 429: "Too Many Requests", 503: "Service Unavailable"}

@@ -43,6 +43,7 @@ class Response:
     __slots__ = (
         "_bounded",
         "_heard",
+        "_hearing",
         "_live",
         "_middleware",
         "_receive",
@@ -66,6 +67,7 @@ class Response:
         # The application may send from a task of its own; what must be cancelled is the one that the server awaits.
         self._task: asyncio.Task[Any] | None = None if session.record is None else asyncio.current_task(session.loop)
         self._replaced = False
+        self._hearing = False  # whether the application waits for the request's body
         self._heard = False  # whether the request's body has been read to its end
         self._bounded = False  # whether the response says how long it is
         self._start_headers: Any = ()
@@ -137,7 +139,7 @@ class Response:
             if not live.counted and _is_event_stream(self._start_headers):
                 live.kind = "sse"
             try:
-                live.watch(self._session.record)
+                live.watch(self._session.record, listen=not self._hearing)
             except TooManyConnections:
                 live.end(Interruption("too many connections"))
                 raise live.refuse_to_send() from None
@@ -152,7 +154,14 @@ class Response:
 
     def _live_or_new(self) -> Live:
         if self._live is None:
-            self._live = Live(self._middleware.sessions, self._scope, kind="stream", task=self._task, on_end=self._end)
+            self._live = Live(
+                self._middleware.sessions,
+                self._scope,
+                self._receive,
+                kind="stream",
+                task=self._task,
+                on_end=self._end,
+            )
         return self._live
 
     async def _end(self, reason: str) -> None:
@@ -178,19 +187,24 @@ class Response:
 
     def receive(self) -> Awaitable[Message]:
         """Give the request's next message. Behind its body's end the end of the session is a disconnect as well."""
-        if not self._heard:
-            return self._hear()
-        if self._task is None:
-            return self._receive()
+        if self._live is None:
+            if not self._heard:
+                return self._hear()
+            if self._task is None:
+                return self._receive()
         return self._wait()
 
     async def _hear(self) -> Message:
-        message = await self._receive()
+        self._hearing = True
+        try:
+            message = await self._receive()
+        finally:
+            self._hearing = False
         self._heard = not message.get("more_body", False)
         return message
 
     async def _wait(self) -> Message:
-        message = await self._live_or_new().next(self._receive)
+        message = await self._live_or_new().next()
         return {"type": "http.disconnect"} if message is None else message
 
     # ---- the end
@@ -231,12 +245,14 @@ class Response:
         send = self._send if self._session.cookie_change is None else self._send_with_cookie
         self.started = True
         if isinstance(error, StoreUnavailable):
-            await answer(send, unavailable(error))
+            refusal = unavailable(error)
         elif isinstance(error, TooManyConnections):
-            await answer(send, TOO_MANY)
+            refusal = TOO_MANY
         else:
             challenge = BAD_TOKEN.challenge if self._session.by_bearer else "Bearer"
-            await answer(send, Refusal(401, str(error), challenge))
+            refusal = Refusal(401, str(error), challenge, cause="session ended")
+        self._middleware.sessions.counted.refused[refusal.cause] += 1
+        await answer(send, refusal)
 
     def _send_with_cookie(self, message: Message) -> Awaitable[None]:
         return self._start(message) if message["type"] == "http.response.start" else self._send(message)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
 from coatcheck.cookies import CookiePolicy
-from coatcheck.errors import MissingDependency, UsageError
+from coatcheck.errors import MissingDependency, SessionEnded, UsageError
 from coatcheck.session import Session, session_of
 
 try:
@@ -26,7 +26,7 @@ try:
 except ImportError as _error:
     raise MissingDependency("fastapi", "fastapi", "coatcheck.integrations.fastapi") from _error
 
-__all__ = ["CurrentSession", "CurrentUser", "RequireLogin", "describe_sessions", "require_login"]
+__all__ = ["CurrentSession", "CurrentUser", "RequireLogin", "describe_sessions", "require_fresh", "require_login"]
 
 _SCHEME = "session"
 _BEARER = "bearer"
@@ -53,10 +53,11 @@ _ACCESS_TOKEN: Mapping[str, Any] = {
 class RequireLogin(SecurityBase):
     """What `require_login` gives: a dependency whose value is the session of a user. OpenAPI shows it as a cookie."""
 
-    def __init__(self, fresh_within: float | None = None) -> None:
+    def __init__(self, fresh_within: float | None = None, *, from_store: bool = False) -> None:
         if fresh_within is not None and not fresh_within > 0:
             raise UsageError(f"fresh_within={fresh_within!r} must be a positive number of seconds, or None")
         self.fresh_within: float | None = fresh_within
+        self.from_store: bool = from_store
         self.scheme_name: str = _SCHEME
         self.model: SecurityScheme = APIKey.model_validate(
             {
@@ -71,6 +72,11 @@ class RequireLogin(SecurityBase):
         session = session_of(connection)
         if not session.is_authenticated:
             raise _refusal(connection, "Unauthorized", "Bearer")
+        if self.from_store:
+            try:
+                await session.reload()
+            except SessionEnded:
+                raise _refusal(connection, "Unauthorized", "Bearer") from None
         if self.fresh_within is not None and not session.is_fresh(self.fresh_within):
             challenge = (
                 'Bearer error="insufficient_user_authentication", '
@@ -91,6 +97,16 @@ def require_login(*, fresh_within: float | None = None) -> RequireLogin:
     `fresh_within` that is not positive.
     """
     return RequireLogin(fresh_within)
+
+
+def require_fresh(*, fresh_within: float | None = None) -> RequireLogin:
+    """Demand a logged-in user as the store has it at this moment, past every copy: for the route that must ask.
+
+    `require_login` believes this node's copy, which on another node's logout may be as old as `max_staleness` while the
+    feed fails. This costs one read of the store for each request, and is 503 where it cannot be asked. Pending changes
+    of a session are dropped by it: use it as a dependency, before the handler.
+    """
+    return RequireLogin(fresh_within, from_store=True)
 
 
 def _refusal(connection: HTTPConnection, detail: str, challenge: str) -> Exception:

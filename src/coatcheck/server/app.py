@@ -38,7 +38,7 @@ from coatcheck.server.signing import keep_maintained, open_access_tokens
 from coatcheck.server.ui import page_routes
 from coatcheck.tokens import RefreshTokens
 
-__all__ = ["Application", "compose", "create_app", "rest_app"]
+__all__ = ["Application", "compose", "create_app", "open_sessions", "rest_app"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -59,7 +59,7 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
     configure_logging(settings.log_format)
     ensure_data_dir(settings.data_dir)
     accounts = Accounts(settings.accounts_url(), hasher=PasswordHasher())
-    sessions, access = Sessions(settings.store_url()), open_access_tokens(settings)
+    sessions, access = open_sessions(settings), open_access_tokens(settings)
     return compose(
         Services(
             settings=settings,
@@ -71,6 +71,17 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
             refresh=RefreshTokens(sessions, access),
             activity=Activity(accounts, sessions),
         )
+    )
+
+
+def open_sessions(settings: Settings) -> Sessions:
+    """Give the sessions that the settings ask for, not started yet."""
+    limits = settings.limits
+    return Sessions(
+        settings.store_url(),
+        max_connections_per_session=limits.connections_per_session,
+        max_connections_per_user=limits.connections_per_user,
+        slow_client_timeout=limits.slow_client_timeout,
     )
 
 

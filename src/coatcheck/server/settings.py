@@ -78,6 +78,12 @@ class Limits(BaseModel):
     """Requests under way at once on one HTTP/2 or HTTP/3 connection."""
     connections: int = Field(default=20_000, ge=16)
     """Open connections over all listeners; further ones are refused."""
+    connections_per_session: int = Field(default=100, ge=1, le=1_000_000)
+    """Live connections (WebSockets, event streams, gRPC streams) of one session on one worker; beyond it the answer is 429."""
+    connections_per_user: int = Field(default=1000, ge=1, le=1_000_000)
+    """The same of all sessions of one user."""
+    slow_client_timeout: float = Field(default=30.0, gt=0)
+    """How long a live connection's client may leave unread what it is sent; beyond it a WebSocket is closed with 4408."""
     buffer_kb: int = Field(default=64, ge=16, le=16384)
     """How much of requests and responses under way is held for each connection, in KiB, before its other side must wait."""
     edge_heap_mb: int = Field(default=1024, ge=64)

@@ -33,6 +33,7 @@ __all__ = [
     "SessionView",
     "StatusView",
     "TLSView",
+    "TicketView",
     "TokenLogin",
     "Tokens",
     "login_view",
@@ -156,6 +157,15 @@ class AccessToken(BaseModel):
     access_token: str = Field(description="For `Authorization: Bearer`.")
     token_type: Literal["Bearer"] = "Bearer"  # no password
     expires_in: int = Field(description="Seconds.", examples=[300])
+
+
+class TicketView(BaseModel):
+    """What opens one WebSocket."""
+
+    ticket: str = Field(
+        description="To be offered as the subprotocol `coatcheck.ticket.` and this, beside `coatcheck`."
+    )
+    expires_in: int = Field(description="Seconds.", examples=[30])
 
 
 class Tokens(AccessToken):

@@ -36,6 +36,7 @@ except ImportError as _error:
     raise MissingDependency("strawberry-graphql", "strawberry", "coatcheck.integrations.strawberry") from _error
 
 if TYPE_CHECKING:
+    from graphql import GraphQLErrorExtensions
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.websockets import WebSocket
@@ -81,16 +82,16 @@ class LoginRequired(BasePermission):
     with its session. Raises UsageError for a `fresh_within` that is not positive.
     """
 
-    message = "Nobody is logged in."
+    message: str | None = "Nobody is logged in."
 
     def __init__(self, fresh_within: float | None = None) -> None:
         if fresh_within is not None and not fresh_within > 0:
             raise UsageError(f"fresh_within={fresh_within!r} must be a positive number of seconds, or None")
         self.fresh_within: float | None = fresh_within
-        self.error_extensions = {"code": "UNAUTHENTICATED"}
+        self.error_extensions: GraphQLErrorExtensions | None = {"code": "UNAUTHENTICATED"}
         if fresh_within is not None:
-            self.message = "A more recent login is required."
-            self.error_extensions = {"code": "UNAUTHENTICATED", "maxAge": math.floor(fresh_within)}
+            self.message: str | None = "A more recent login is required."
+            self.error_extensions["maxAge"] = math.floor(fresh_within)
 
     def has_permission(self, source: Any, info: "Info[Any, Any]", **kwargs: Any) -> bool:
         """Tell whether somebody is logged in, and recently enough."""
@@ -104,7 +105,7 @@ class CanSetCookie(BasePermission):
     There `log_in` would make a session whose cookie nobody gets, and end the WebSocket as one of the old secret.
     """
 
-    message = "Over a WebSocket no cookie can be set: send this by HTTP."
+    message: str | None = "Over a WebSocket no cookie can be set: send this by HTTP."
     error_extensions: ClassVar[Any] = {"code": "BAD_REQUEST"}
 
     def has_permission(self, source: Any, info: "Info[Any, Any]", **kwargs: Any) -> bool:
@@ -199,7 +200,7 @@ class SessionGraphQL(SessionView, GraphQL["SessionContext", None]):
     ) -> None:
         super().__init__(schema, **options)
         if tokens is not None:
-            self.authenticator = Authenticator(sessions, tokens)
+            self.authenticator: Authenticator | None = Authenticator(sessions, tokens)
 
     async def get_context(self, request: "Request | WebSocket", response: "Response | WebSocket") -> SessionContext:
         """Give what resolvers find in `info.context`."""

@@ -286,6 +286,16 @@ async def test_no_other_protocol_is_spoken(tmp_path: Path, subprotocols: list[st
         assert (await socket.closed())[0] == 4406
 
 
+async def test_a_payload_of_null_is_none(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        socket = GraphQLSocket(house.app)
+        await socket.accepted()
+        for kind, answer in (("connection_init", "connection_ack"), ("ping", "pong")):
+            socket.send({"type": kind, "payload": None})
+            assert (await socket.next())["type"] == answer
+        await socket.leave()
+
+
 async def test_the_protocol_is_picked_from_what_is_offered(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
         socket = GraphQLSocket(house.app, subprotocols=["chat", "graphql-ws", "graphql-transport-ws"])

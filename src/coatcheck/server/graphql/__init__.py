@@ -36,7 +36,7 @@ class GraphQLApplication:
     async def _make(self) -> Application:
         async with self._making:
             if self._made is None:
-                # It takes half a second, which no other request should wait for.
+                # It takes 0.3 s or more, which no other request should wait for.
                 self._made = await asyncio.to_thread(_make, self._services)
         return self._made
 

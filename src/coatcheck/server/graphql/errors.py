@@ -14,11 +14,11 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from coatcheck.server.graphql.limits import NO_OPERATION
 from coatcheck.server.problems import FAILURE, ProblemError, problem_of
 
-__all__ = ["document_of", "tell"]
+__all__ = ["CODES", "document_of", "tell"]
 
 _log = logging.getLogger("coatcheck.server")
 
-_CODES: Mapping[int, str] = {
+CODES: Mapping[int, str] = {
     400: "BAD_REQUEST",
     401: "UNAUTHENTICATED",
     403: "FORBIDDEN",
@@ -32,7 +32,7 @@ _CODES: Mapping[int, str] = {
     500: "INTERNAL_SERVER_ERROR",
     503: "SERVICE_UNAVAILABLE",
 }
-_STATUSES = {code: status for status, code in _CODES.items()}
+_STATUSES = {code: status for status, code in CODES.items()}
 _UNREADABLE = "GRAPHQL_PARSE_FAILED"
 _INVALID = "GRAPHQL_VALIDATION_FAILED"
 _MOST_MESSAGE = 200
@@ -58,7 +58,7 @@ def tell(error: GraphQLError, *, by_bearer: bool = False) -> None:
     elif isinstance(cause, CannotGetOperationTypeError):
         _set(error, NO_OPERATION, {"code": _INVALID, "status": 400})
     elif isinstance(cause, InvalidOperationTypeError):
-        _set(error, f"There are no {cause.operation_type.value}s here.", {"code": _CODES[400]})
+        _set(error, f"There are no {cause.operation_type.value}s here.", {"code": CODES[400]})
     elif cause is None or isinstance(cause, GraphQLError):
         _set(error, _without(_VALUES, error.message), {"code": _INVALID, "status": 400, **(error.extensions or {})})
     else:
@@ -76,7 +76,7 @@ def document_of(problem: ProblemError) -> dict[str, Any]:
 
 
 def _extensions(problem: ProblemError) -> dict[str, Any]:
-    found: dict[str, Any] = {"code": _CODES[problem.status], "status": problem.status}
+    found: dict[str, Any] = {"code": CODES[problem.status], "status": problem.status}
     if "retry-after" in problem.headers:
         found["retryAfter"] = int(problem.headers["retry-after"])
     if problem.errors:

@@ -51,6 +51,8 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         if not _is_message(message):
             await self.handle_invalid_message("This is no message of the protocol")
             return
+        if message.get("payload", "") is None:
+            del message["payload"]  # which says the same by the protocol, but not to Strawberry
         await super().handle_message(message)
 
     async def handle_subscribe(self, message: Any) -> None:
@@ -81,7 +83,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
 class Sockets(SessionView, GraphQL[Context, None]):
     """ASGI for `websocket` scopes."""
 
-    graphql_transport_ws_handler_class = _Handler
+    graphql_transport_ws_handler_class: type[BaseGraphQLTransportWSHandler[Context, None]] = _Handler
 
     def __init__(self, schema: strawberry.Schema, services: Services) -> None:
         super().__init__(
@@ -92,7 +94,7 @@ class Sockets(SessionView, GraphQL[Context, None]):
             max_subscriptions_per_connection=MOST_OPERATIONS,
         )
         self._services = services
-        self.authenticator = Authenticator(services.sessions, services.access)
+        self.authenticator: Authenticator | None = Authenticator(services.sessions, services.access)
 
     async def authenticate(self, scope: MutableMapping[str, Any], bearer: str) -> Session | Refusal:
         """Give the session of an access token, if it was logged in to over the WebSocket's own scheme."""
@@ -120,8 +122,6 @@ def _is_message(message: object) -> bool:
     kind, payload = message.get("type"), message.get("payload")
     if not isinstance(kind, str) or not isinstance(message.get("id", ""), str):
         return False
-    if kind == "connection_init":
-        return True
     if kind != "subscribe":
         return True
     return isinstance(payload, Mapping) and all(

@@ -1,7 +1,7 @@
 """The composition root: settings and a worker's context in, one ASGI application out.
 
 From outside to inside: the facts about the connection, the envelope, the session by the cookie of the request's scheme,
-then `verify` or FastAPI. Leaves sockets and processes to `worker` and `supervisor`.
+then `verify`, GraphQL or FastAPI. Leaves sockets and processes to `worker` and `supervisor`.
 """
 
 import asyncio
@@ -23,6 +23,8 @@ from coatcheck.server.connection_facts import ConnectionFactsMiddleware
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.envelope import Envelope, HeadAsGet
 from coatcheck.server.events import EventsSocket, stream
+from coatcheck.server.graphql import PATH as GRAPHQL_PATH
+from coatcheck.server.graphql import GraphQLApplication
 from coatcheck.server.logs import configure_logging
 from coatcheck.server.metrics import Publisher
 from coatcheck.server.rest import ROUTERS
@@ -94,11 +96,14 @@ def compose(services: Services) -> Application:
     origins = settings.effective_public_origins()
     api = rest_app(services)
     verify = Verify(public_origins=origins)
+    graphql = GraphQLApplication(services)
     events_socket = EventsSocket(services)
 
     def routes(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["path"] == PATH and scope["type"] == "http":
             return verify(scope, receive, send)
+        if scope["path"] == GRAPHQL_PATH:
+            return graphql(scope, receive, send)
         if scope["path"] == stream.PATH and scope["type"] == "websocket":
             return events_socket(scope, receive, send)
         return api(scope, receive, send)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from coatcheck.accounts import User
 from coatcheck.manager import SessionInfo
 from coatcheck.record import SessionRecord
+from coatcheck.server.actions.access import Entered
 from coatcheck.server.printable import printable
 from coatcheck.server.session_kind import session_kind
 
@@ -35,6 +36,7 @@ __all__ = [
     "TicketView",
     "TokenLogin",
     "Tokens",
+    "login_view",
     "me",
     "moment",
     "session_view",
@@ -262,3 +264,11 @@ def session_view(session: SessionInfo | SessionRecord, current: str | None) -> S
 def me(user: User) -> Me:
     """Show a user to themselves."""
     return Me(id=user.id, name=user.name, username=user.username)
+
+
+def login_view(entered: Entered) -> LoggedIn | TokenLogin:
+    """Show a login to whoever has just logged in."""
+    user, session = me(entered.user), session_view(entered.record, entered.record.id)
+    if entered.tokens is None:
+        return LoggedIn(user=user, session=session)
+    return TokenLogin(**entered.tokens._asdict(), user=user, session=session)

@@ -16,11 +16,11 @@ from typing import Any
 import grpc
 import grpc.aio
 import httpx
+from coatcheck.server.rpc.generated.coatcheck.v1 import sessions_pb2, sessions_pb2_grpc
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from coatcheck.server.rpc.generated.coatcheck.v1 import sessions_pb2, sessions_pb2_grpc
 from tests.clients.h2 import RawH2
 from tests.clients.h3 import connect_h3
 from tests.clients.serving import RunningServer

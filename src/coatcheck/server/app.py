@@ -142,7 +142,7 @@ def rest_app(services: Services) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     api.state.services = services
-    problems.install(api)
+    problems.install(api, ROUTERS)
     for router in (*ROUTERS, stream.router):
         api.include_router(router)
     openapi.install(api, docs=services.settings.is_loopback())

@@ -32,13 +32,17 @@ class SessionsThread:
 
     def __init__(self, sessions: Sessions) -> None:
         self.sessions: Sessions = sessions
-        self.inherited: bool = False
-        """Whether this was made in the process that this one was forked from."""
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._under_way: set[asyncio.Task[Any]] = set()
         self._refused: Callable[[], Exception] | None = None
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this was made in a process that this one was forked from, and has not begun here."""
+        return os.getpid() != self._process
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -66,11 +70,15 @@ class SessionsThread:
         """Finish what is under way, close `sessions`, end the thread. Harmless where there is none; `run` begins another."""
         if threading.current_thread() is self._thread:
             raise _here()
+        if self.inherited:
+            self.leave_behind()
         self._close()
 
     # ---- inside
 
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+        if self.inherited:  # and whoever forked has not told
+            self.leave_behind()
         try:
             with self._lock:
                 loop = self._loop or self._begin()
@@ -86,7 +94,7 @@ class SessionsThread:
         # A daemon, so that it never keeps the interpreter: `_at_exit` sees to it that nothing is lost.
         thread = threading.Thread(target=_serve, args=(loop,), name="coatcheck sessions", daemon=True)
         thread.start()
-        self._loop, self._thread = loop, thread
+        self._loop, self._thread, self._process = loop, thread, os.getpid()
         self._register()
         return loop
 
@@ -142,7 +150,6 @@ class SessionsThread:
 
     def leave_behind(self) -> None:
         """Know that this process is a forked child: the thread, if there was one, is the parent's."""
-        self.inherited = True
         self._lock = threading.Lock()  # somebody may have held the old one
         if self._loop is not None:
             # Never closed nor collected here: the parent's selector and database would hear of it.

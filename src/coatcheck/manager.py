@@ -679,6 +679,7 @@ class Sessions:
     async def _tend(self) -> None:
         """Until cancelled: write last-seen times, look after live connections, sweep. A failure is tried again."""
         flushed = swept = looked = self.clock.monotonic()
+        doubted = float("-inf")
         while True:
             with contextlib.suppress(TimeoutError):
                 # What could not be asked is asked again soon; what is new in doubt, at once.
@@ -687,6 +688,10 @@ class Sessions:
             self._roused.clear()
             now = self.clock.monotonic()
             try:
+                if now >= max(self.cache.lease_until, doubted + self.max_staleness):
+                    # The feed tells nothing, not even that it is lost: what is open is looked up as requests are.
+                    doubted = now
+                    self._doubt(self.connections.sessions())
                 if self._doubtful:
                     await self._confirm()
                 due = self.connections.due(self.clock.time())

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 
 from coatcheck.asgi._types import App, Message, Receive, Scope, Send
-from coatcheck.asgi.headers import session_headers
+from coatcheck.asgi.headers import clients_drop, session_headers
 from coatcheck.asgi.live import was_ended
 from coatcheck.asgi.refusals import refuse
 from coatcheck.asgi.responses import Response
@@ -158,12 +158,10 @@ class SessionMiddleware:
 
     def warn_if_dropped(self, session: Session, scope: Scope) -> None:
         """Say once that clients drop a Secure cookie that is set over plain HTTP on a name that is not localhost."""
-        if self._warned or session.cookie_change is None or not self.cookie.secure:
+        if self._warned or session.cookie_change is None:
             return
-        if scope.get("scheme", "http") not in ("http", "ws"):
-            return
-        host = next((value for name, value in scope["headers"] if name == b"host"), b"").rpartition(b":")[0] or b""
-        if host in (b"localhost", b"127.0.0.1"):
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        if not clients_drop(self.cookie, scheme=scope.get("scheme", "http"), host=host):
             return
         self._warned = True
         _log.warning(

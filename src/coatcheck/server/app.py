@@ -22,7 +22,7 @@ from coatcheck.server.certificates import ensure_data_dir
 from coatcheck.server.connection_facts import ConnectionFactsMiddleware
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.envelope import Envelope, HeadAsGet
-from coatcheck.server.events import socket as events
+from coatcheck.server.events import EventsSocket, stream
 from coatcheck.server.graphql import PATH as GRAPHQL_PATH
 from coatcheck.server.graphql import GraphQLApplication
 from coatcheck.server.logs import configure_logging
@@ -79,6 +79,10 @@ def open_sessions(settings: Settings) -> Sessions:
     limits = settings.limits
     return Sessions(
         settings.store_url(),
+        idle_timeout=settings.session_idle_timeout,
+        lifetime=settings.session_lifetime,
+        touch_interval=min(60.0, settings.session_idle_timeout),
+        max_per_user=settings.sessions_per_user,
         max_connections_per_session=limits.connections_per_session,
         max_connections_per_user=limits.connections_per_user,
         slow_client_timeout=limits.slow_client_timeout,
@@ -93,14 +97,14 @@ def compose(services: Services) -> Application:
     api = rest_app(services)
     verify = Verify(public_origins=origins)
     graphql = GraphQLApplication(services)
-    events_socket = events.EventsSocket(services)
+    events_socket = EventsSocket(services)
 
     def routes(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["path"] == PATH and scope["type"] == "http":
             return verify(scope, receive, send)
         if scope["path"] == GRAPHQL_PATH:
             return graphql(scope, receive, send)
-        if scope["path"] == events.PATH and scope["type"] == "websocket":
+        if scope["path"] == stream.PATH and scope["type"] == "websocket":
             return events_socket(scope, receive, send)
         return api(scope, receive, send)
 
@@ -138,8 +142,8 @@ def rest_app(services: Services) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     api.state.services = services
-    problems.install(api)
-    for router in ROUTERS:
+    problems.install(api, ROUTERS)
+    for router in (*ROUTERS, stream.router):
         api.include_router(router)
     openapi.install(api, docs=services.settings.is_loopback())
     api.router.routes.extend(page_routes())

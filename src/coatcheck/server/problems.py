@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from coatcheck.accounts import (
     AccountRefused,
@@ -140,8 +141,14 @@ def problem_of(error: BaseException, *, by_bearer: bool) -> ProblemError | None:
             return None
 
 
-def install(app: FastAPI) -> None:
-    """Have every error of the application and of the framework answered as a problem."""
+def install(app: FastAPI, routers: Sequence[APIRouter] = ()) -> None:
+    """Have every error of the application and of the framework answered as a problem.
+
+    Of `routers` a 405 names every method that an address knows, where the framework names those of one route of it.
+    """
+    app.state.routes_of_routers = [
+        route for router in routers for route in router.routes if isinstance(route, Route) and route.methods
+    ]
     handlers: dict[type[Exception], Handler] = {
         HTTPException: _http_exception,
         RequestValidationError: _validation,
@@ -192,7 +199,16 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     # What a route or dependency has to say is better than what the framework says.
     own = error.detail not in (HTTPStatus(error.status_code).phrase, _UNREADABLE)
     detail = error.detail if own else _DETAILS.get(error.status_code)
-    return problem_response(error.status_code, detail, headers=error.headers)
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if error.status_code == 405 and (methods := _methods_at(request)):
+        headers["allow"] = ", ".join(sorted(methods))  # RFC 9110, section 15.5.6
+    return problem_response(error.status_code, detail, headers=headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    routes = cast("Sequence[Route]", request.app.state.routes_of_routers)
+    path = request.scope["path"]
+    return {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
 
 
 _UNREADABLE = "There was an error parsing the body"

@@ -145,6 +145,12 @@ class Settings(BaseSettings):
     audiences: Annotated[tuple[str, ...], NoDecode] = ()
     """URLs of other services for which a logged-in browser may ask for an access token, beside those of services that were
     added."""
+    session_idle_timeout: float = Field(default=86_400.0, ge=1)
+    """Seconds without a request after which a session ends; up to two minutes more."""
+    session_lifetime: float = Field(default=30 * 86_400.0, ge=1)
+    """Seconds from login after which a session ends in any case."""
+    sessions_per_user: int = Field(default=100, ge=1)
+    """Beyond it a login ends the user's oldest session."""
     access_token_lifetime: float = Field(default=300.0, ge=10, le=LONGEST_ACCESS_TOKEN)
     """Seconds that an access token is good for."""
     keys: Literal["file", "database"] = "file"

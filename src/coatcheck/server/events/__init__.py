@@ -1,1 +1,5 @@
-"""`GET /v1/events` over WebSocket, and what both its transports say. The one by server-sent events is a route of `rest`."""
+"""`GET /v1/events` by server-sent events and by WebSocket: the same told in two forms. Leaves what is told to `activity`."""
+
+from coatcheck.server.events.socket import EventsSocket
+
+__all__ = ["EventsSocket"]

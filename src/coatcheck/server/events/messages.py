@@ -1,4 +1,4 @@
-"""What is told, and what is replied to a command, as JSON. Pure; leaves sending to `socket` and `rest.events`."""
+"""What is told, and what is replied to a command, as JSON. Pure; leaves sending to `socket` and `stream`."""
 
 from typing import Any
 
@@ -17,7 +17,10 @@ from coatcheck.server.commands import (
 )
 from coatcheck.server.rest.models import moment, session_view
 
-__all__ = ["as_event", "as_message", "as_reply", "topic_of"]
+__all__ = ["HEARTBEAT", "as_event", "as_message", "as_reply", "topic_of"]
+
+HEARTBEAT = 15.0
+"""Seconds between two heartbeats while nothing else is told."""
 
 _json = msgspec.json.Encoder()
 

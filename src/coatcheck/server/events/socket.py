@@ -14,21 +14,18 @@ from typing import Any, TypeAlias
 from coatcheck.accounts import AccountsNotStarted, AccountsUnavailable
 from coatcheck.server.activity import Activity, Happening, Told
 from coatcheck.server.commands import Commands, Malformed, Refused, Subscribe, Subscribed, Topic, decode_command
-from coatcheck.server.events.messages import as_message, as_reply, topic_of
+from coatcheck.server.events.messages import HEARTBEAT, as_message, as_reply, topic_of
 from coatcheck.server.problems import problem_response
 from coatcheck.server.services import Services
 from coatcheck.session import Session
 
-__all__ = ["PATH", "EventsSocket"]
+__all__ = ["EventsSocket"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
-PATH = "/v1/events"
-HEARTBEAT = 15.0
-"""Seconds between two heartbeats while nothing else is told."""
 MOST_MALFORMED = 20
 """Messages that are no commands, before the connection is closed."""
 _POLICY_VIOLATION = 1008

@@ -1,6 +1,6 @@
 """The REST API: one router for each topic, and the hot `verify` beside them as plain ASGI. Leaves composing to `app`."""
 
-from coatcheck.server.rest import connection, events, health, logins, revocations, service, sessions, tokens, users
+from coatcheck.server.rest import connection, health, logins, revocations, service, sessions, tokens, users
 
 __all__ = ["ROUTERS"]
 
@@ -8,11 +8,10 @@ ROUTERS = (
     users.router,
     logins.router,
     sessions.router,
-    events.router,
     tokens.router,
     service.router,
     revocations.router,
     connection.router,
     health.router,
 )
-"""All that FastAPI serves."""
+"""All that FastAPI serves but for the events, which stand above."""

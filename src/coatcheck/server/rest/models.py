@@ -245,10 +245,10 @@ def moment(seconds: float) -> datetime:
 def session_view(session: SessionInfo | SessionRecord, current: str | None) -> SessionView:
     """Show a session; `current` is the id of the request's own."""
     about = session.about
-    user_agent = about.get("user_agent")
+    name, user_agent = about.get("name"), about.get("user_agent")
     return SessionView(
         id=session.id,
-        name=about.get("name"),
+        name=None if name is None else printable(name),
         current=session.id == current,
         created_at=moment(session.created_at),
         authenticated_at=None if session.authenticated_at is None else moment(session.authenticated_at),

@@ -1,4 +1,4 @@
-"""`GET /v1/events` as server-sent events: tells a user what happens to their sessions. The WebSocket is `server.events`.
+"""`GET /v1/events` as server-sent events: tells a user what happens to their sessions. The WebSocket is `socket`.
 
 Promises that a reader which vanishes leaves nothing behind, and that no answer keeps a worker that leaves. Leaves to
 SessionMiddleware the end of the session, of which it says `session-ended`, and readers that do not read.
@@ -12,12 +12,12 @@ from typing import Annotated, Any, TypeAlias
 from fastapi import APIRouter, Header, Response
 
 from coatcheck.server.activity import Told
-from coatcheck.server.events.messages import as_event
+from coatcheck.server.events.messages import HEARTBEAT, as_event
 from coatcheck.server.problems import documented
 from coatcheck.server.rest.access import LoginSession
 from coatcheck.server.services import ServicesOf
 
-__all__ = ["router"]
+__all__ = ["PATH", "router"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -25,13 +25,13 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 router: APIRouter = APIRouter(tags=["sessions"])
 
-HEARTBEAT = 15.0
-"""Seconds between two heartbeats while nothing else is told."""
+PATH = "/v1/events"
+"""The WebSocket's as well."""
 _RETRY = 1000  # milliseconds
 
 
 @router.get(
-    "/v1/events",
+    PATH,
     response_class=Response,
     responses={
         200: {"description": "A stream of events", "content": {"text/event-stream": {"schema": {"type": "string"}}}},

@@ -15,7 +15,7 @@ from coatcheck.accounts import AccountsUnavailable
 from coatcheck.accounts.activity import WINDOW
 from coatcheck.accounts.database import Database
 from coatcheck.server.activity import following
-from coatcheck.server.rest import events
+from coatcheck.server.events import stream
 from coatcheck.tokens.sse import EventParser
 from tests.clients.streaming import StreamingTransport
 from tests.core.server.house import ORIGIN, PASSWORD, House, bearer, log_in_for_tokens, session_id
@@ -190,7 +190,7 @@ async def test_an_id_from_before_the_window_is_a_reset(tmp_path: Path) -> None:
 
 
 async def test_silence_has_heartbeats_that_move_the_place_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(stream, "HEARTBEAT", 0.02)
     async with House(tmp_path) as house:
         client = await house.log_in("ada")
         async with reading(house, client) as told:

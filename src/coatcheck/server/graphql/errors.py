@@ -6,10 +6,11 @@ Promises that no message repeats what the request carried but for names, and tha
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from graphql import GraphQLError, GraphQLSyntaxError
-from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+from strawberry.schema.exceptions import CannotGetOperationTypeError
 
 from coatcheck.server.graphql.limits import NO_OPERATION
 from coatcheck.server.problems import FAILURE, ProblemError, problem_of
@@ -48,8 +49,13 @@ _TOKENS = (
 )
 
 
-def tell(error: GraphQLError, *, by_bearer: bool = False) -> None:
-    """Put an error into the words that a client is to see, in place. One that nobody expected is logged."""
+def tell(error: GraphQLError, *, by_bearer: bool = False, suggestions: bool = True) -> None:
+    """Put an error into the words that a client is to see, in place. One that nobody expected is logged.
+
+    `by_bearer`: an access token brought the request. `suggestions`: it may be told what somebody may have meant.
+    """
+    if not suggestions:
+        error.message = error.message.partition(" Did you mean ")[0]
     cause = error.original_error
     if isinstance(cause, GraphQLError) and cause.extensions and "code" in cause.extensions:
         _set(error, error.message, cause.extensions)  # a permission's own
@@ -57,17 +63,20 @@ def tell(error: GraphQLError, *, by_bearer: bool = False) -> None:
         _set(error, _syntax(error.message), {"code": _UNREADABLE, "status": 400})
     elif isinstance(cause, CannotGetOperationTypeError):
         _set(error, NO_OPERATION, {"code": _INVALID, "status": 400})
-    elif isinstance(cause, InvalidOperationTypeError):
-        _set(error, f"There are no {cause.operation_type.value}s here.", {"code": CODES[400]})
-    elif cause is None or isinstance(cause, GraphQLError):
+    elif (cause is None or isinstance(cause, GraphQLError)) and _is_the_clients(error):
         _set(error, _without(_VALUES, error.message), {"code": _INVALID, "status": 400, **(error.extensions or {})})
     else:
-        problem = problem_of(cause, by_bearer=by_bearer)
+        problem = None if cause is None else problem_of(cause, by_bearer=by_bearer)
         if problem is None:
             # Not the error itself: it shows the document around it, in which there may be a password.
-            _log.error("a GraphQL field failed: %s", error.path, exc_info=cause)
+            _log.error("a GraphQL field failed: %s", str(error.path)[:_MOST_MESSAGE], exc_info=cause)
             problem = ProblemError(500, FAILURE)
         _set(error, problem.detail, _extensions(problem))
+
+
+def _is_the_clients(error: GraphQLError) -> bool:
+    """Tell whether graphql-core found fault with the document or its variables, and not with what a field has given."""
+    return error.path is None or error.message.startswith("Argument ")
 
 
 def document_of(problem: ProblemError) -> dict[str, Any]:
@@ -76,7 +85,8 @@ def document_of(problem: ProblemError) -> dict[str, Any]:
 
 
 def _extensions(problem: ProblemError) -> dict[str, Any]:
-    found: dict[str, Any] = {"code": CODES[problem.status], "status": problem.status}
+    code = CODES.get(problem.status) or HTTPStatus(problem.status).name
+    found: dict[str, Any] = {"code": code, "status": problem.status}
     if "retry-after" in problem.headers:
         found["retryAfter"] = int(problem.headers["retry-after"])
     if problem.errors:

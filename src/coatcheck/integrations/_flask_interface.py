@@ -8,7 +8,6 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any, cast
 
 from flask import Flask, Request, Response, current_app, got_request_exception, request
@@ -123,17 +122,16 @@ class CoatcheckInterface(SessionInterface):
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Store what was changed, and tell the client. Where it cannot be stored, the response becomes the refusal."""
-        if not isinstance(session, FlaskSession):
-            return
-        if session.used:
-            if self._must_ask(session):
-                refusal = self._store(session)
+        ours = cast("FlaskSession", session)
+        if ours.used:
+            if self._must_ask(ours):
+                refusal = self._store(ours)
                 if refusal is not None:
                     _become(response, refusal)
-            self._add_headers(session, response)
-        late = functools.partial(self._late, session)
+            self._add_headers(ours, response)
+        late = functools.partial(self._late, ours)
         if response.is_streamed and not response.direct_passthrough:
-            response.response = _Stream(cast("Iterable[Any]", response.response), session, late)
+            response.response = _Stream(cast("Iterable[Any]", response.response), ours, late)
         else:
             response.call_on_close(late)
 
@@ -219,12 +217,12 @@ class CoatcheckInterface(SessionInterface):
             session.discard()
 
     def _left(self, error: BaseException | None) -> None:
-        entered = request.environ.get(_CURRENT)
+        environ = request.environ
+        entered = environ.get(_CURRENT)
         # A copy of the request's context may be torn down in another thread, before this one.
         if entered is not None and entered[0] == threading.get_ident():
-            del request.environ[_CURRENT]
-            with suppress(ValueError):
-                leave(entered[1])
+            del environ[_CURRENT]
+            leave(entered[1])
 
 
 class _Stream:

@@ -72,7 +72,7 @@ class SessionMiddleware:
             return
         token = self._credentials.examine(scope)
         if token.__class__ is Refusal:
-            await refuse(scope, receive, send, token)  # pyright: ignore[reportArgumentType]
+            await self._refuse(scope, receive, send, token)  # pyright: ignore[reportArgumentType]
             return
         session: Session | None
         if token is None:
@@ -82,7 +82,7 @@ class SessionMiddleware:
             if session is None:
                 found = await self._authenticator.load(token)  # pyright: ignore[reportArgumentType]
                 if isinstance(found, Refusal):
-                    await refuse(scope, receive, send, found)
+                    await self._refuse(scope, receive, send, found)
                     return
                 session = found
         scope["session"] = session
@@ -134,6 +134,10 @@ class SessionMiddleware:
         session = scope["session"]
         if session.used and session.needs_commit():
             await self.late(session)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, refusal: Refusal) -> None:
+        self.sessions.counted.refused[refusal.cause] += 1
+        await refuse(scope, receive, send, refusal)
 
     async def late(self, session: Session) -> None:
         """Store what was changed after the response had started."""

@@ -9,7 +9,12 @@ from coatcheck.errors import SessionRefused, StoreUnavailable, TooManyConnection
 
 __all__ = ["TOO_MANY", "answer", "problem", "refusal_of", "refuse", "refuse_handshake"]
 
-TOO_MANY = Refusal(429, "There are too many connections open for this session or user: close one.", retry_after=5)
+TOO_MANY = Refusal(
+    429,
+    "There are too many connections open for this session or user: close one.",
+    retry_after=5,
+    cause="too many connections",
+)
 """For a live connection beyond the bounds of `Sessions` (RFC 6585, section 4)."""
 
 _TITLES = {401: "Unauthorized", 403: "Forbidden", 429: "Too Many Requests", 503: "Service Unavailable"}
@@ -37,7 +42,7 @@ def refusal_of(error: StoreUnavailable | SessionRefused, *, by_bearer: bool) -> 
         return unavailable(error)
     if isinstance(error, TooManyConnections):
         return TOO_MANY
-    return Refusal(401, str(error), BAD_TOKEN.challenge if by_bearer else "Bearer")
+    return Refusal(401, str(error), BAD_TOKEN.challenge if by_bearer else "Bearer", cause="session ended")
 
 
 async def answer(send: Send, refusal: Refusal) -> None:

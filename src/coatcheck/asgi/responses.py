@@ -228,7 +228,9 @@ class Response:
         await drop_dead_cookie(self._middleware.sessions, self._session)
         send = self._send if self._session.cookie_change is None else self._send_with_cookie
         self.started = True
-        await answer(send, refusal_of(error, by_bearer=self._session.by_bearer))
+        refusal = refusal_of(error, by_bearer=self._session.by_bearer)
+        self._middleware.sessions.counted.refused[refusal.cause] += 1
+        await answer(send, refusal)
 
     def _send_with_cookie(self, message: Message) -> Awaitable[None]:
         return self._start(message) if message["type"] == "http.response.start" else self._send(message)

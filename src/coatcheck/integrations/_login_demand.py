@@ -5,7 +5,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from coatcheck.credentials import Refusal
-from coatcheck.errors import UsageError
+from coatcheck.errors import SessionEnded, UsageError
 from coatcheck.session import Session
 
 __all__ = ["POLICY_VIOLATION", "LoginDemand", "must_close"]
@@ -43,6 +43,15 @@ class LoginDemand:
         if self.fresh_within is not None and not session.is_fresh(self.fresh_within):
             return self._too_old
         return None
+
+    async def unmet_in_store(self, session: Session) -> Refusal | None:
+        """The same for the session as the store has it now, past every copy. Drops pending changes. Raises StoreUnavailable."""
+        if session.is_authenticated:
+            try:
+                await session.reload()
+            except SessionEnded:
+                return _NOBODY
+        return self.unmet_by(session)
 
 
 def must_close(scope: MutableMapping[str, Any]) -> bool:

@@ -26,7 +26,7 @@ try:
 except ImportError as _error:
     raise MissingDependency("fastapi", "fastapi", "coatcheck.integrations.fastapi") from _error
 
-__all__ = ["CurrentSession", "CurrentUser", "RequireLogin", "describe_sessions", "require_login"]
+__all__ = ["CurrentSession", "CurrentUser", "RequireLogin", "describe_sessions", "require_fresh", "require_login"]
 
 _SCHEME = "session"
 _BEARER = "bearer"
@@ -52,9 +52,10 @@ _ACCESS_TOKEN: Mapping[str, Any] = {
 class RequireLogin(SecurityBase):
     """What `require_login` gives: a dependency whose value is the session of a user. OpenAPI shows it as a cookie."""
 
-    def __init__(self, fresh_within: float | None = None) -> None:
+    def __init__(self, fresh_within: float | None = None, *, from_store: bool = False) -> None:
         self._demand = LoginDemand(fresh_within)
         self.fresh_within: float | None = fresh_within
+        self.from_store: bool = from_store
         self.scheme_name: str = _SCHEME
         self.model: SecurityScheme = APIKey.model_validate(
             {
@@ -67,7 +68,7 @@ class RequireLogin(SecurityBase):
     async def __call__(self, connection: HTTPConnection) -> Session:
         """Give the session; raise HTTPException(401), which also refuses a WebSocket before it is accepted."""
         session = session_of(connection)
-        refusal = self._demand.unmet_by(session)
+        refusal = await self._demand.unmet_in_store(session) if self.from_store else self._demand.unmet_by(session)
         if refusal is None:
             return session
         if must_close(connection.scope):
@@ -85,6 +86,16 @@ def require_login(*, fresh_within: float | None = None) -> RequireLogin:
     `fresh_within` that is not positive.
     """
     return RequireLogin(fresh_within)
+
+
+def require_fresh(*, fresh_within: float | None = None) -> RequireLogin:
+    """Demand a logged-in user as the store has it at this moment, past every copy: for the route that must ask.
+
+    `require_login` believes this node's copy, which on another node's logout may be as old as `max_staleness` while the
+    feed fails. This costs one read of the store for each request, and is 503 where it cannot be asked. Pending changes
+    of a session are dropped by it: use it as a dependency, before the handler.
+    """
+    return RequireLogin(fresh_within, from_store=True)
 
 
 async def _session(connection: HTTPConnection) -> Session:

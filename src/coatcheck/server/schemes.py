@@ -15,7 +15,7 @@ from coatcheck.manager import Sessions
 from coatcheck.server.problems import BAD_BEARER, problem_response
 from coatcheck.session import Session
 
-__all__ = ["PLAIN_COOKIE", "SCHEME", "TLS_COOKIE", "SchemeSessions"]
+__all__ = ["PLAIN_COOKIE", "SCHEME", "TLS_COOKIE", "SchemeSessions", "is_of_scheme"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -43,6 +43,12 @@ class SchemeSessions:
         return (self._tls if secure else self._plain)(scope, receive, send)
 
 
+def is_of_scheme(session: Session, scheme: str) -> bool:
+    """Tell whether a session, if it is one, was made over `http` or `https`, whichever it is."""
+    record = session.record
+    return record is None or record.about.get(SCHEME) == scheme
+
+
 def _confined(
     app: Application,
     sessions: Sessions,
@@ -53,8 +59,7 @@ def _confined(
 ) -> SessionMiddleware:
     def guard(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         session: Session = scope["session"]
-        record = session.record
-        if record is None or record.about.get(SCHEME) == scheme:
+        if is_of_scheme(session, scheme):
             return app(scope, receive, send)
         if session.by_bearer:
             return _refuse(scope, receive, send)

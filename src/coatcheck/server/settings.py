@@ -145,6 +145,12 @@ class Settings(BaseSettings):
     audiences: Annotated[tuple[str, ...], NoDecode] = ()
     """URLs of other services for which a logged-in browser may ask for an access token, beside those of services that were
     added."""
+    session_idle_timeout: float = Field(default=86_400.0, ge=1)
+    """Seconds without a request after which a session ends; up to two minutes more."""
+    session_lifetime: float = Field(default=30 * 86_400.0, ge=1)
+    """Seconds from login after which a session ends in any case."""
+    sessions_per_user: int = Field(default=100, ge=1)
+    """Beyond it a login ends the user's oldest session."""
     access_token_lifetime: float = Field(default=300.0, ge=10, le=LONGEST_ACCESS_TOKEN)
     """Seconds that an access token is good for."""
     keys: Literal["file", "database"] = "file"
@@ -152,6 +158,8 @@ class Settings(BaseSettings):
     database, sealed with COATCHECK_MASTER_SECRET."""
     signing_algorithm: Literal["ES256", "Ed25519"] = "ES256"
     """Of the keys that are made from now on."""
+    introspection: bool | None = None
+    """Whether `/graphql` tells its schema to whoever asks. Not set: only while nothing but loopback is listened on."""
     edge: bool = True
     """False: no Envoy; HTTP/1.1 in plain on `http_port` by the workers alone."""
     trusted_proxies: int = Field(default=0, ge=0, le=16)
@@ -236,6 +244,10 @@ class Settings(BaseSettings):
         """This server as access tokens name it, both as their issuer and as the audience of its own API."""
         own = f"https://localhost:{self.https_port}" if self.edge else f"http://localhost:{self.http_port}"
         return self.issuer or next(iter(self.public_origins), own)
+
+    def tells_its_schema(self) -> bool:
+        """Whether `/graphql` answers introspection."""
+        return self.is_loopback() if self.introspection is None else self.introspection
 
     def signing_keys_file(self) -> Path:
         """Where the keys that sign access tokens are kept."""

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-import pytest
 
 from coatcheck.server.graphql.schema import schema
 from tests.core.graphql_client import GraphQLStream
 from tests.core.server.house import PASSWORD, House, bearer, log_in_for_tokens, session_id
+from tests.core.server.test_graphql import enter
 from tests.core.server.test_rest_who_may_what import admin_client, assert_fenced, service_client
 
 OWNER = "owner"
@@ -33,7 +33,7 @@ class Row(NamedTuple):
     """The owner by an access token; None: as by cookie."""
 
 
-LOGIN = f'login(username: "ada", password: "{PASSWORD}") {{ user {{ id }} }}'
+LOGIN = f'login(username: "{{owner}}", password: "{PASSWORD}") {{ user {{ id }} }}'
 CHANGE = f'changePassword(currentPassword: "{PASSWORD}", newPassword: "new horse") {{ user {{ id }} }}'
 REGISTER = f'register(username: "new-{{who}}", password: "{PASSWORD}") {{ id }}'
 AGAIN = f'reauthenticate(password: "{PASSWORD}") {{ user {{ id }} }}'
@@ -103,39 +103,41 @@ def status_in(answer: Any) -> int:
     return int(error["extensions"]["status"])
 
 
-@pytest.mark.parametrize(("kind", "name"), TABLE)
-async def test_who_may_what(tmp_path: Path, kind: str, name: str) -> None:
-    row = TABLE[kind, name]
+async def test_who_may_what(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
-        user_id = await house.register("ada")
-        owner, aside = await house.log_in("ada"), await house.log_in("ada")
-        ids = {"user_id": user_id, "session_id": await session_id(aside)}
-        for who, client in (
-            ("nobody", house.client()),
-            ("other", await house.log_in("bob")),
-            ("service", await service_client(house)),
-            ("admin", await admin_client(house)),
-            (OWNER, owner),  # last, for what the owner may is sometimes the end of it
-        ):
-            field = row.field
-            for placeholder, value in {**ids, "who": who}.items():
-                field = field.replace(f"{{{placeholder}}}", value)
-            assert await status_of(house, client, kind, field) == getattr(row, who), who
-            if who != OWNER:
-                # Whatever others did, the owner's sessions are as they were.
-                assert (await aside.get("/v1/me")).status_code == 200
+        service = await service_client(house)
+        await admin_client(house)
+        for (kind, name), row in TABLE.items():
+            # Each with users of its own: some of it is the end of a session, or of a password.
+            user_id = await house.register(f"ada-{name}")
+            aside = await enter(house, f"ada-{name}")
+            for who, client in (
+                ("nobody", house.client()),
+                ("other", await enter(house, f"bob-{name}")),
+                ("service", service),
+                ("admin", await enter(house, "root")),
+                (OWNER, await enter(house, f"ada-{name}")),  # last, for what the owner may is sometimes the end of it
+            ):
+                field = row.field.replace("{user_id}", user_id).replace("{session_id}", await session_id(aside))
+                field = field.replace("{who}", who).replace("{owner}", f"ada-{name}")
+                assert await status_of(house, client, kind, field) == getattr(row, who), (name, who)
+                if who != OWNER:
+                    # Whatever others did, the owner's sessions are as they were.
+                    assert (await aside.get("/v1/me")).status_code == 200
 
 
-@pytest.mark.parametrize(("kind", "name"), TABLE)
-async def test_what_the_owner_may_by_an_access_token(tmp_path: Path, kind: str, name: str) -> None:
-    row = TABLE[kind, name]
+async def test_what_the_owner_may_by_an_access_token(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
-        user_id = await house.register("ada")
-        aside = await house.log_in("ada")
-        field = row.field.replace("{user_id}", user_id).replace("{session_id}", await session_id(aside))
-        client = house.client(headers=bearer((await log_in_for_tokens(house.client(), "ada"))["access_token"]))
-        assert await status_of(house, client, kind, field) == (row.owner if row.token is None else row.token)
-        assert not client.cookies
+        for (kind, name), row in TABLE.items():
+            user_id = await house.register(f"ada-{name}")
+            aside = await enter(house, f"ada-{name}")
+            field = row.field.replace("{user_id}", user_id).replace("{session_id}", await session_id(aside))
+            field = field.replace("{who}", "token").replace("{owner}", f"ada-{name}")
+            token = (await log_in_for_tokens(house.client(), f"ada-{name}"))["access_token"]
+            client = house.client(headers=bearer(token))
+            expected = row.owner if row.token is None else row.token
+            assert await status_of(house, client, kind, field) == expected, name
+            assert not client.cookies
 
 
 async def test_a_bad_token_is_401_whatever_is_asked_and_whatever_cookie_comes_with_it(tmp_path: Path) -> None:

@@ -59,15 +59,20 @@ def tell(error: GraphQLError, *, by_bearer: bool = False) -> None:
         _set(error, NO_OPERATION, {"code": _INVALID, "status": 400})
     elif isinstance(cause, InvalidOperationTypeError):
         _set(error, f"There are no {cause.operation_type.value}s here.", {"code": CODES[400]})
-    elif cause is None or isinstance(cause, GraphQLError):
+    elif (cause is None or isinstance(cause, GraphQLError)) and _is_the_clients(error):
         _set(error, _without(_VALUES, error.message), {"code": _INVALID, "status": 400, **(error.extensions or {})})
     else:
-        problem = problem_of(cause, by_bearer=by_bearer)
+        problem = None if cause is None else problem_of(cause, by_bearer=by_bearer)
         if problem is None:
             # Not the error itself: it shows the document around it, in which there may be a password.
-            _log.error("a GraphQL field failed: %s", error.path, exc_info=cause)
+            _log.error("a GraphQL field failed: %s", str(error.path)[:_MOST_MESSAGE], exc_info=cause)
             problem = ProblemError(500, FAILURE)
         _set(error, problem.detail, _extensions(problem))
+
+
+def _is_the_clients(error: GraphQLError) -> bool:
+    """Tell whether graphql-core found fault with the document or its variables, and not with what a field has given."""
+    return error.path is None or error.message.startswith("Argument ")
 
 
 def document_of(problem: ProblemError) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`/graphql` over WebSockets: graphql-transport-ws by Strawberry, within bounds. Queries and subscriptions, no mutations.
 
-Promises that a client which sends without end, or without reading, cannot grow the worker. Leaves its end with the session to
-SessionMiddleware.
+For users: one that is nobody's after `connection_init` is closed. Promises that a client which sends without end, or without
+reading, cannot grow the worker. Leaves its end with the session to SessionMiddleware.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
+from strawberry.exceptions import ConnectionRejectionError
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 
@@ -95,6 +96,14 @@ class Sockets(SessionView, GraphQL[Context, None]):
         )
         self._services = services
         self.authenticator: Authenticator | None = Authenticator(services.sessions, services.access)
+
+    async def on_ws_connect(self, context: Context) -> Any:
+        """Look at the payload of `connection_init`, and close with 4403 what is nobody's even then."""
+        answer = await super().on_ws_connect(context)
+        if not context.session.is_authenticated:
+            # Nothing would end it, and whoever may not listen has no need of it.
+            raise ConnectionRejectionError
+        return answer
 
     async def authenticate(self, scope: MutableMapping[str, Any], bearer: str) -> Session | Refusal:
         """Give the session of an access token, if it was logged in to over the WebSocket's own scheme."""

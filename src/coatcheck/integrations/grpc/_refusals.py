@@ -1,0 +1,87 @@
+"""Why a call goes no further, in gRPC's words: status, a sentence, and trailing metadata. Leaves deciding it to others."""
+
+from typing import Any, NamedTuple
+
+import grpc
+
+from coatcheck.asgi.refusals import TOO_MANY
+from coatcheck.connections import Interruption, TooSlow
+from coatcheck.credentials import BAD_TOKEN, Refusal, unavailable
+from coatcheck.errors import SessionRefused, StoreUnavailable, TooManyConnections
+
+__all__ = ["Answer", "Metadata", "answer_to", "log_in_again", "log_in_first", "refused", "stream_ended"]
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+_CODES: dict[int, grpc.StatusCode] = {
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+_LONGEST = 200
+
+
+class Answer(NamedTuple):
+    """A status other than OK, as a call ends with it.
+
+    `trailing` says what HTTP says in headers: `www-authenticate` (RFC 6750) beside UNAUTHENTICATED, and beside UNAVAILABLE
+    `grpc-retry-pushback-ms`, by which gRPC's clients wait before they try again.
+    """
+
+    code: grpc.StatusCode
+    details: str
+    trailing: Metadata = ()
+
+    async def give(self, context: Any) -> None:
+        """End the call with it. Always raises."""
+        await context.abort(self.code, self.details, self._trailing(context))
+
+    def give_from_thread(self, context: Any) -> None:
+        """End the call with it, for sync handlers. Always raises."""
+        context.abort(self.code, self.details, self._trailing(context))
+
+    def _trailing(self, context: Any) -> Metadata:
+        return (*context.trailing_metadata(), *self.trailing)
+
+
+def refused(refusal: Refusal) -> Answer:
+    """Give what a refusal is in gRPC."""
+    trailing: Metadata = ()
+    if refusal.status == 401:
+        trailing = (("www-authenticate", refusal.challenge),)
+    elif refusal.retry_after is not None:
+        trailing = (("grpc-retry-pushback-ms", str(1000 * refusal.retry_after)),)
+    return Answer(_CODES[refusal.status], refusal.detail, trailing)
+
+
+def answer_to(error: StoreUnavailable | SessionRefused, *, by_bearer: bool) -> Answer:
+    """Give what to say where a handler lets one of these out, or its changes could not be stored."""
+    if isinstance(error, StoreUnavailable):
+        return refused(unavailable(error))
+    if isinstance(error, TooManyConnections):
+        return refused(TOO_MANY)
+    return refused(Refusal(401, str(error), BAD_TOKEN.challenge if by_bearer else "Bearer"))
+
+
+def log_in_first() -> Answer:
+    """Nobody is logged in, and somebody must be."""
+    return refused(Refusal(401, "Nobody is logged in."))
+
+
+def log_in_again(within: float) -> Answer:
+    """Somebody is logged in, but for too long (RFC 9470, section 3)."""
+    challenge = (
+        'Bearer error="insufficient_user_authentication", '
+        f'error_description="A more recent login is required", max_age="{int(within)}"'
+    )
+    return refused(Refusal(401, "A more recent login is required.", challenge))
+
+
+def stream_ended(reason: str) -> Answer:
+    """Give what a stream ends with that did not end by itself."""
+    if isinstance(reason, TooSlow):
+        return Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, str(reason))
+    if isinstance(reason, Interruption):
+        return Answer(grpc.StatusCode.UNAVAILABLE, str(reason))
+    return refused(Refusal(401, f"session ended: {reason}"[:_LONGEST], BAD_TOKEN.challenge))

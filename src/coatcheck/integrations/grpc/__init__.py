@@ -12,7 +12,8 @@ try:
 except ImportError as _error:
     raise MissingDependency("grpcio", "grpc", "coatcheck.integrations.grpc") from _error
 
+from coatcheck.integrations.grpc._client import token_channel
 from coatcheck.integrations.grpc._interceptor import SessionInterceptor
 from coatcheck.integrations.grpc._logins import require_login
 
-__all__ = ["SessionInterceptor", "require_login"]
+__all__ = ["SessionInterceptor", "require_login", "token_channel"]

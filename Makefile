@@ -7,7 +7,7 @@ ARGS ?=
 SECONDS ?= 600
 
 .PHONY: help setup serve test test-core test-stores test-transports test-browser test-faults test-slow test-matrix soak
-.PHONY: check bench format lock clean
+.PHONY: check bench format proto lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ bench: setup ## measure it beside what people use today
 
 format: setup ## format the code and mend what can be mended by itself
 	@.venv/bin/ruff check --fix-only --quiet . && .venv/bin/ruff format .
+
+proto: setup ## write the Python of proto/ anew
+	@$(PYTHON) scripts/proto.py
 
 lock: ## resolve the dependencies anew into uv.lock; one alone: make lock ARGS="--upgrade-package NAME"
 	@scripts/uv lock $(ARGS)

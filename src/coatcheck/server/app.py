@@ -28,9 +28,10 @@ from coatcheck.server.graphql import GraphQLApplication
 from coatcheck.server.logs import configure_logging
 from coatcheck.server.metrics import Publisher
 from coatcheck.server.rest import ROUTERS
-from coatcheck.server.rest.revocations import RevocationFeed, feed_of
+from coatcheck.server.rest.revocations import feed_of
 from coatcheck.server.rest.verify import PATH, Verify
 from coatcheck.server.rest.verify_elsewhere import VerifyElsewhere
+from coatcheck.server.revocation_feed import RevocationFeed
 from coatcheck.server.schemes import SchemeSessions
 from coatcheck.server.services import Services
 from coatcheck.server.settings import Settings
@@ -111,6 +112,11 @@ def compose(services: Services) -> Application:
     sessions = SchemeSessions(HeadAsGet(routes), services.sessions, public_origins=origins, tokens=services.access)
     publisher = Publisher(worker.figures, services.sessions)
     revocations = feed_of(services, api.state)
+    if worker.edge:
+        # Only the edge leads to it, and only where it is served is it worth its import.
+        from coatcheck.server.rpc import RpcServer
+
+        worker.rpc = RpcServer(services, revocations)
     envelope = Envelope(
         VerifyElsewhere(sessions, services),
         worker=worker.worker_id,

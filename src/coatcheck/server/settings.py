@@ -169,6 +169,8 @@ class Settings(BaseSettings):
     hsts_max_age: int | None = Field(default=None, ge=0)
     """Seconds in Strict-Transport-Security for public origins over TLS; 0 has browsers forget it. Unless set: a year, but
     nothing at all while only loopback is listened on."""
+    grpc_reflection: bool | None = None
+    """Whether gRPC's clients may ask which services and messages there are. Not set: while only loopback is listened on."""
     limits: Limits = Limits()
     throttling: Throttling = Throttling()
 
@@ -256,6 +258,10 @@ class Settings(BaseSettings):
     def cookie_keys_file(self) -> Path:
         """Where the keys of sealed cookies are kept."""
         return self.cookie_keys or self.data_dir / "cookie.keys"
+
+    def shows_reflection(self) -> bool:
+        """Whether gRPC's reflection is served."""
+        return self.is_loopback() if self.grpc_reflection is None else self.grpc_reflection
 
     def is_loopback(self) -> bool:
         """Whether nobody beyond this machine can reach the server."""

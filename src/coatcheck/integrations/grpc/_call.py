@@ -6,13 +6,13 @@ is to `interceptor`, and ending streams to `_stream`.
 
 import asyncio
 import logging
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 
 import grpc
 
 from coatcheck.cookies import CookiePolicy
 from coatcheck.errors import SessionRefused, StoreUnavailable
-from coatcheck.integrations.grpc._refusals import Metadata, answer_to
+from coatcheck.integrations.grpc.answers import Metadata, answer_to
 from coatcheck.manager import Sessions
 from coatcheck.session import Session
 
@@ -42,21 +42,22 @@ class Call:
         self.sending: asyncio.Future[None] | None = None
         """The initial metadata on their way. Until they have left, grpc cannot take a status."""
 
-    async def begin(self, metadata: Metadata = (), *, message: bool = False) -> None:
-        """Store what was changed so far, and send initial metadata if there are any, or if a message of a stream follows.
+    async def begin(self, metadata: Metadata | None = None, *, message: bool = False) -> None:
+        """Store what was changed so far. To be called before anything is sent.
 
-        To be called before anything is sent. Where it cannot be stored the call is over: then this aborts it.
+        Initial metadata are sent if the handler gives any, if the session gets a cookie, and before a message of a stream.
+        Where it cannot be stored the call is over: then this aborts it.
         """
         try:
             async with self._beginning:
                 if self._begun:
-                    if metadata:
+                    if metadata is not None:
                         await self.context.send_initial_metadata(metadata)  # which says that it is too late
                     return
                 session = self.session
                 if session.used and session.needs_commit():
                     await session.commit(cookie=not session.by_bearer)
-                await self._send_first(metadata, message=message)
+                await self._send_first(metadata or (), at_once=message or metadata is not None)
         except (StoreUnavailable, SessionRefused) as error:
             await self.fail(error)
 
@@ -72,24 +73,23 @@ class Call:
             stored = await session.commit(cookie=False)
         except (StoreUnavailable, SessionRefused) as error:
             await self.fail(error)
-            return
         if not stored and session.is_new:
             _log.warning(
                 "a session was begun after the first message had left, so its cookie could not be set and it was dropped: "
                 "store something before, or call await session.save()"
             )
 
-    async def fail(self, error: StoreUnavailable | SessionRefused) -> None:
+    async def fail(self, error: StoreUnavailable | SessionRefused) -> Never:
         """Answer in the handler's place. Verbs that were awaited stand, and so does the cookie that they made. Always raises."""
         self.session.discard()
         if not self._begun:
             await self._send_first()
         await answer_to(error, by_bearer=self.session.by_bearer).give(self.context)
 
-    async def _send_first(self, metadata: Metadata = (), *, message: bool = False) -> None:
+    async def _send_first(self, metadata: Metadata = (), *, at_once: bool = False) -> None:
         cookie = await self._set_cookie()
         self._begun = True
-        if metadata or cookie or message:
+        if cookie or at_once:
             # Never together with the message: if that was given up on its way, or a status came in between, grpc would send
             # them a second time, fail, and leave the client without a word.
             self.sending = keep(asyncio.ensure_future(self.context.send_initial_metadata((*metadata, *cookie))))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from coatcheck.errors import UsageError
-from coatcheck.integrations.grpc._refusals import Answer, log_in_again, log_in_first
+from coatcheck.integrations.grpc.answers import Answer, log_in_again, log_in_first
 from coatcheck.session import Session, current_session
 
 __all__ = ["demand", "require_login"]

@@ -8,13 +8,13 @@ to `_call`.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 
 import grpc.aio
 
-from coatcheck.connections import LiveConnection
+from coatcheck.connections import Interruption, LiveConnection
 from coatcheck.integrations.grpc._call import Call, Context, keep
-from coatcheck.integrations.grpc._refusals import stream_ended
+from coatcheck.integrations.grpc.answers import stream_ended
 from coatcheck.manager import Sessions
 
 __all__ = ["Requests", "Stream", "StreamContext"]
@@ -135,6 +135,11 @@ class StreamContext(Context):
             await self._context.write(message)
         finally:
             self._stream.sending(False)
+
+    def interrupt(self, reason: Interruption) -> Never:
+        """End the stream for a reason that ends no session. Always raises."""
+        self._stream.end(reason)
+        raise grpc.aio.AbortError(str(reason))
 
 
 class Requests:

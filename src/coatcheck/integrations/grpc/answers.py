@@ -1,6 +1,6 @@
-"""Why a call goes no further, in gRPC's words: status, a sentence, and trailing metadata. Leaves deciding it to others."""
+"""Statuses other than OK in gRPC's words: why a call goes no further, or why a stream ends. Leaves deciding it to others."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Never
 
 import grpc
 
@@ -33,13 +33,15 @@ class Answer(NamedTuple):
     details: str
     trailing: Metadata = ()
 
-    async def give(self, context: Any) -> None:
+    async def give(self, context: Any) -> Never:
         """End the call with it. Always raises."""
         await context.abort(self.code, self.details, self._trailing(context))
+        raise AssertionError("aborting raises")
 
-    def give_from_thread(self, context: Any) -> None:
+    def give_from_thread(self, context: Any) -> Never:
         """End the call with it, for sync handlers. Always raises."""
         context.abort(self.code, self.details, self._trailing(context))
+        raise AssertionError("aborting raises")
 
     def _trailing(self, context: Any) -> Metadata:
         return (*context.trailing_metadata(), *self.trailing)

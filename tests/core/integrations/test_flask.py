@@ -953,6 +953,25 @@ def test_a_request_within_a_request_leaves_the_outer_ones_session_as_it_was(here
         current_session()
 
 
+def test_an_application_that_another_one_asks_with_its_own_environ_has_its_own_session(here: Site) -> None:
+    inner = Flask("inner")
+    others = Coatcheck(inner, "memory://", cookie=CookiePolicy(name="__Host-other"))
+
+    @inner.get("/outer")
+    def root() -> str:
+        session["n"] = 1
+        assert current_session() == session
+        return f"{current_session().user_id}"
+
+    def outer() -> list[Any]:
+        asked = Response.from_app(inner.wsgi_app, flask.request.environ, buffered=True)
+        return [asked.get_data(as_text=True), len(set_cookies(asked)), current_session().user_id, dict(session)]  # type: ignore[arg-type]
+
+    here.add("/outer", outer)
+    assert json.loads(here.logged_in().get("/outer").data) == ["None", 1, "user", {}]
+    others.close()
+
+
 def test_a_copy_of_the_context_that_ends_in_another_thread_leaves_this_ones_session(here: Site) -> None:
     def outer() -> list[Any]:
         seen: list[Any] = []

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -208,3 +209,9 @@ def test_the_references_lines_for_curl_do_what_they_say(server: RunningServer, t
     assert set(registered["register"]) == {"id"}
     name = logged_in["login"]["user"]["name"]
     assert asked == {"me": {"name": name}, "sessions": [{"current": True}]}
+
+
+def test_a_worker_starts_without_what_graphql_is_made_of() -> None:
+    code = "import sys, coatcheck.server.app; print('strawberry' in sys.modules, 'graphql' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False False\n"

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from coatcheck import SessionMiddleware
+from coatcheck.testing.clients import log_in
 from tests.clients.serving import ROOT
 from tests.starlette_client import TestClient, WebSocketDenialResponse, WebSocketTestSession
 
@@ -83,6 +85,48 @@ def test_litestar() -> None:
         assert page.sessions.started
         assert client.get("/who").text == "None"
     assert not page.sessions.started
+
+
+def test_strawberry() -> None:
+    page = program("strawberry")
+
+    def ask(client: TestClient, query: str) -> Any:
+        return client.post("/graphql", json={"query": query}).json()
+
+    with TestClient(page.app, base_url="https://testserver") as client:
+        assert ask(client, "{ profile }")["errors"][0]["extensions"] == {"code": "UNAUTHENTICATED"}
+        refused = ask(client, "mutation { deleteAccount }")["errors"][0]["extensions"]
+        assert refused == {"code": "UNAUTHENTICATED", "maxAge": 300}
+        assert ask(client, "mutation { logIn }") == {"data": {"logIn": True}}
+        assert ask(client, "{ profile }") == {"data": {"profile": "Hello, user123"}}
+        origin = {"origin": "https://app.example"}
+        with client.websocket_connect(
+            "wss://testserver/graphql", subprotocols=["graphql-transport-ws"], headers=origin
+        ) as socket:
+            socket.send_json({"type": "connection_init"})
+            assert socket.receive_json() == {"type": "connection_ack"}
+            socket.send_json({"type": "subscribe", "id": "1", "payload": {"query": "mutation { logIn }"}})
+            assert "no cookie can be set" in socket.receive_json()["payload"]["errors"][0]["message"]
+            assert ask(client, "mutation { deleteAccount }") == {"data": {"deleteAccount": True}}
+            while (message := socket.receive())["type"] == "websocket.send":
+                pass
+            assert (message["type"], message["code"]) == ("websocket.close", 4401)
+        assert ask(client, "{ profile }")["data"] == {"profile": None}
+    with TestClient(page.api, base_url="https://testserver") as client:
+        session = log_in(client, page.sessions, "ada")
+        assert ask(client, "{ name }") == {"data": {"name": "ada"}}
+        token, _ = page.tokens.issue(session.record)
+        client.cookies.clear()
+        for app, query, answer in (
+            (page.api, "{ name }", {"name": "ada"}),
+            (SessionMiddleware(page.for_programs, page.sessions), "{ profile }", {"profile": "Hello, ada"}),
+        ):
+            program_ = TestClient(app, base_url="https://testserver")
+            with program_.websocket_connect("/graphql", subprotocols=["graphql-transport-ws"]) as socket:
+                socket.send_json({"type": "connection_init", "payload": {"authorization": f"Bearer {token}"}})
+                assert socket.receive_json() == {"type": "connection_ack"}
+                socket.send_json({"type": "subscribe", "id": "1", "payload": {"query": query}})
+                assert socket.receive_json()["payload"]["data"] == answer
 
 
 def test_websockets_and_sse() -> None:

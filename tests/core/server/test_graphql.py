@@ -503,6 +503,8 @@ async def test_the_schema_is_told_on_loopback_and_beyond_only_if_it_is_set(tmp_p
                 assert answer["errors"][0]["extensions"]["status"] == 400
                 assert "__schema" in answer["errors"][0]["message"]
                 assert typo == "Cannot query field 'meh' on type 'Query'."
+                for document in ("{ user(ib: 1) { id } }", "query ($a: Stirng) { __typename }"):
+                    assert "Did you mean" not in str(await ask(client, document))
                 assert (await data(client, "{ __typename }")) == {"__typename": "Query"}
 
 

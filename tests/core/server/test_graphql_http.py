@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from coatcheck.accounts import AccountsUnavailable
 from tests.core.graphql_client import GraphQLStream
 from tests.core.server.house import COOKIE, PASSWORD, House, log_in_for_tokens, session_id
 from tests.core.server.test_graphql import ask, data, enter
@@ -337,12 +338,16 @@ async def test_a_mutation_for_which_only_a_stream_is_taken_still_sets_its_cookie
 async def test_a_subscription_whose_database_is_away_says_so_and_completes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def away(_: object) -> None:
+        raise AccountsUnavailable("the disk is gone")
+
     async with House(tmp_path) as house:
         client = await enter(house)
-        await data(client, "{ __typename }")
-        await house.accounts.close()
+        monkeypatch.setattr(house.accounts.database, "run", away)
         stream = GraphQLStream(house.app, EVENTS, cookie(client))
         await stream.started()
         _, told = await stream.event() or ("", None)
-        assert told["errors"][0]["extensions"]["status"] in (500, 503)
+        assert told["errors"][0]["extensions"] == {"code": "SERVICE_UNAVAILABLE", "status": 503, "retryAfter": 1}
+        assert "disk" not in told["errors"][0]["message"]
         assert await stream.event() == ("complete", None)
+        monkeypatch.undo()

@@ -96,6 +96,25 @@ async def test_an_access_token_in_connection_init_makes_it_its_sessions(tmp_path
         assert await refused.closed() == (4403, "Forbidden")
 
 
+async def test_a_ticket_among_the_subprotocols_opens_one(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        client = await enter(house)
+        ticket = (await client.post("/v1/tickets")).json()["ticket"]
+        offered = ["graphql-transport-ws", f"coatcheck.ticket.{ticket}"]
+        for expected in ("graphql-transport-ws", None):
+            header = (b"sec-websocket-protocol", ", ".join(offered).encode())
+            socket = GraphQLSocket(house.app, header, (b"origin", ORIGIN.encode()), subprotocols=offered)
+            if expected is None:
+                assert (await socket.raw())["status"] == 401, "it is good once"
+                continue
+            assert await socket.accepted() == expected
+            socket.init()
+            assert (await socket.next())["type"] == "connection_ack"
+            assert (await socket.ask("{ me { username } }"))["data"] == {"me": {"username": "ada"}}
+            await client.post("/v1/logout")
+            assert (await socket.closed())[0] == 4401
+
+
 async def test_a_token_of_the_other_scheme_is_refused(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
         await house.register("ada")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphql import GraphQLError, GraphQLSyntaxError
-from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+from strawberry.schema.exceptions import CannotGetOperationTypeError
 
 from coatcheck.server.graphql.limits import NO_OPERATION
 from coatcheck.server.problems import FAILURE, ProblemError, problem_of
@@ -48,8 +48,13 @@ _TOKENS = (
 )
 
 
-def tell(error: GraphQLError, *, by_bearer: bool = False) -> None:
-    """Put an error into the words that a client is to see, in place. One that nobody expected is logged."""
+def tell(error: GraphQLError, *, by_bearer: bool = False, suggestions: bool = True) -> None:
+    """Put an error into the words that a client is to see, in place. One that nobody expected is logged.
+
+    `by_bearer`: an access token brought the request. `suggestions`: it may be told what somebody may have meant.
+    """
+    if not suggestions:
+        error.message = error.message.partition(" Did you mean ")[0]
     cause = error.original_error
     if isinstance(cause, GraphQLError) and cause.extensions and "code" in cause.extensions:
         _set(error, error.message, cause.extensions)  # a permission's own
@@ -57,8 +62,6 @@ def tell(error: GraphQLError, *, by_bearer: bool = False) -> None:
         _set(error, _syntax(error.message), {"code": _UNREADABLE, "status": 400})
     elif isinstance(cause, CannotGetOperationTypeError):
         _set(error, NO_OPERATION, {"code": _INVALID, "status": 400})
-    elif isinstance(cause, InvalidOperationTypeError):
-        _set(error, f"There are no {cause.operation_type.value}s here.", {"code": CODES[400]})
     elif (cause is None or isinstance(cause, GraphQLError)) and _is_the_clients(error):
         _set(error, _without(_VALUES, error.message), {"code": _INVALID, "status": 400, **(error.extensions or {})})
     else:

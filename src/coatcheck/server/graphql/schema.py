@@ -199,8 +199,9 @@ class _Schema(strawberry.Schema):
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         # Strawberry would log each with the document around it, in which there may be a password.
         context = cast("Context | None", execution_context and execution_context.context)
+        by_bearer = context is not None and context.session.by_bearer
         for error in errors:
-            tell(error, by_bearer=context is not None and context.session.by_bearer)
+            tell(error, by_bearer=by_bearer, suggestions=not self.config.disable_field_suggestions)
 
 
 @functools.cache

@@ -74,12 +74,6 @@ def _confined(
     return middleware
 
 
-def is_of_scheme(session: Session, scheme: str) -> bool:
-    """Tell whether a session was begun over this scheme, if it was begun at all."""
-    record = session.record
-    return record is None or record.about.get(SCHEME) == scheme
-
-
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
     detail = OTHER_SCHEME
     if scope["type"] == "websocket" and "websocket.http.response" not in (scope.get("extensions") or {}):

@@ -53,7 +53,7 @@ TIERS = {
     "faults": Tier(budget=100, covers=True),
     "slow": Tier(
         required=False,
-        packages=("curl=curl", "nginx=/usr/sbin/nginx", "systemd=systemd-analyze"),
+        packages=("curl=curl", "nginx=/usr/sbin/nginx", "systemd=systemd-analyze", "nodejs=node", "npm=npm"),
         pytest=("-n", "0"),
     ),
 }

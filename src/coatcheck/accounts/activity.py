@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
-from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy import Executable, and_, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from coatcheck.accounts.accounts import Accounts
@@ -180,16 +180,21 @@ class ActivityLog:
             .order_by(activity.c.keep_until)
             .limit(_PRUNE_STEP)
         )
-        alike = update(activity_place).where(_here()).values(last=activity_place.c.last)
+        look = select(activity_place.c.last).where(_here())
+        lock = update(activity_place).where(_here()).values(last=activity_place.c.last).returning(activity_place.c.last)
+
+        async def due(connection: AsyncConnection, place: Executable) -> list[int]:
+            last = (await connection.execute(place)).scalar_one()
+            rows = (await connection.execute(oldest)).all()
+            return [row.id for row in rows if row.keep_until <= now or row.id <= last - _MOST_PASSING]
 
         async def work(connection: AsyncConnection) -> int:
-            last = (await connection.execute(alike.returning(activity_place.c.last))).scalar_one()
-            rows = (await connection.execute(oldest)).all()
-            dropped = [row.id for row in rows if row.keep_until <= now or row.id <= last - _MOST_PASSING]
-            if dropped:
-                await connection.execute(delete(activity).where(activity.c.id.in_(dropped)))
-                further = and_(_here(), activity_place.c.pruned < max(dropped))
-                await connection.execute(update(activity_place).where(further).values(pruned=max(dropped)))
+            # Looked at without the lock first: mostly there is nothing, and nobody is to wait for that.
+            if not await due(connection, look) or not (dropped := await due(connection, lock)):
+                return 0
+            await connection.execute(delete(activity).where(activity.c.id.in_(dropped)))
+            further = and_(_here(), activity_place.c.pruned < max(dropped))
+            await connection.execute(update(activity_place).where(further).values(pruned=max(dropped)))
             return len(dropped)
 
         return await self._accounts.database.run(work)

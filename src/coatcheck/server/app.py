@@ -1,7 +1,7 @@
 """The composition root: settings and a worker's context in, one ASGI application out.
 
 From outside to inside: the facts about the connection, the envelope, the session by the cookie of the request's scheme,
-then `verify` or FastAPI. Leaves sockets and processes to `worker` and `supervisor`.
+then `verify`, GraphQL or FastAPI. Leaves sockets and processes to `worker` and `supervisor`.
 """
 
 import asyncio
@@ -23,6 +23,8 @@ from coatcheck.server.connection_facts import ConnectionFactsMiddleware
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.envelope import Envelope, HeadAsGet
 from coatcheck.server.events import EventsSocket, stream
+from coatcheck.server.graphql import PATH as GRAPHQL_PATH
+from coatcheck.server.graphql import GraphQLApplication
 from coatcheck.server.logs import configure_logging
 from coatcheck.server.metrics import Publisher
 from coatcheck.server.rest import ROUTERS
@@ -37,7 +39,7 @@ from coatcheck.server.signing import keep_maintained, open_access_tokens
 from coatcheck.server.ui import page_routes
 from coatcheck.tokens import RefreshTokens
 
-__all__ = ["Application", "compose", "create_app", "rest_app"]
+__all__ = ["Application", "compose", "create_app", "open_sessions", "rest_app"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -58,7 +60,7 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
     configure_logging(settings.log_format)
     ensure_data_dir(settings.data_dir)
     accounts = Accounts(settings.accounts_url(), hasher=PasswordHasher())
-    sessions, access = Sessions(settings.store_url()), open_access_tokens(settings)
+    sessions, access = open_sessions(settings), open_access_tokens(settings)
     return compose(
         Services(
             settings=settings,
@@ -73,6 +75,21 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
     )
 
 
+def open_sessions(settings: Settings) -> Sessions:
+    """Give the sessions that the settings ask for, not started yet."""
+    limits = settings.limits
+    return Sessions(
+        settings.store_url(),
+        idle_timeout=settings.session_idle_timeout,
+        lifetime=settings.session_lifetime,
+        touch_interval=min(60.0, settings.session_idle_timeout),
+        max_per_user=settings.sessions_per_user,
+        max_connections_per_session=limits.connections_per_session,
+        max_connections_per_user=limits.connections_per_user,
+        slow_client_timeout=limits.slow_client_timeout,
+    )
+
+
 def compose(services: Services) -> Application:
     """Put the application together from parts that may be a test's own. Its lifespan starts and closes them."""
     settings, worker = services.settings, services.worker
@@ -80,11 +97,14 @@ def compose(services: Services) -> Application:
     origins = settings.effective_public_origins()
     api = rest_app(services)
     verify = Verify(public_origins=origins)
+    graphql = GraphQLApplication(services)
     events_socket = EventsSocket(services)
 
     def routes(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["path"] == PATH and scope["type"] == "http":
             return verify(scope, receive, send)
+        if scope["path"] == GRAPHQL_PATH:
+            return graphql(scope, receive, send)
         if scope["path"] == stream.PATH and scope["type"] == "websocket":
             return events_socket(scope, receive, send)
         return api(scope, receive, send)
@@ -128,7 +148,7 @@ def rest_app(services: Services) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     api.state.services = services
-    problems.install(api)
+    problems.install(api, ROUTERS)
     for router in (*ROUTERS, stream.router):
         api.include_router(router)
     openapi.install(api, docs=services.settings.is_loopback())

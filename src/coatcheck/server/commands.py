@@ -139,13 +139,25 @@ class Commands:
     async def run(self, session: Session, command: Command) -> Result:
         """Do what a command says for the session that sent it. Never raises what a client or a store may cause."""
         try:
-            if not await self._lives(session):
+            if not await self.lives(session):
                 return Refused(401, "Your session has ended.")
             return await self._obey(session, command)
         except StoreUnavailable:
             return Refused(503, "The sessions cannot be asked right now. Nothing is lost; try again.")
         except NameRefused as error:
             return Refused(422, str(error))
+
+    async def lives(self, session: Session) -> bool:
+        """Look at the credential again: its connection may have been open for days. False where nobody is logged in."""
+        record = session.record
+        if record is None or record.user_id is None:
+            return False
+        try:
+            # By id and generation, as an access token has them: so it is for cookies, whose secret is in the generation.
+            await self._sessions.load_bearer(record.id, record.generation, record.user_id)
+        except TokenRefused:
+            return False
+        return True
 
     async def list(self, session: Session) -> SessionsListed:
         """Give the live sessions of a session's user, oldest first. Raises StoreUnavailable, as the others do."""
@@ -188,18 +200,6 @@ class Commands:
                 return _NOT_YOURS if renamed is None else SessionRenamed(_id(session), renamed)
             case Subscribe():
                 return Subscribed(tuple(dict.fromkeys(command.topics)))
-
-    async def _lives(self, session: Session) -> bool:
-        """Look at the credential again: its connection may have been open for days."""
-        record = session.record
-        if record is None or record.user_id is None:
-            return False
-        try:
-            # By id and generation, as an access token has them: so it is for cookies, whose secret is in the generation.
-            await self._sessions.load_bearer(record.id, record.generation, record.user_id)
-        except TokenRefused:
-            return False
-        return True
 
     async def _own(self, session: Session, session_id: str) -> SessionInfo | None:
         mine = await self._sessions.list_user(_user(session))

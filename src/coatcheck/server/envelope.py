@@ -52,9 +52,13 @@ class Envelope:
         self._worker = worker
         self._max_body = max_body
         own = ((b"x-coatcheck-worker", str(worker).encode("ascii")),) if show_worker else ()
+        self._own = own
         self._headers = (*_SECURITY, *own)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, self._naming_worker(send))
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -89,6 +93,18 @@ class Envelope:
                     "worker": self._worker,
                 }
                 _log.log(level, "request", extra=seen)
+
+    def _naming_worker(self, send: Send) -> Send:
+        """A WebSocket's handshake says which worker it came to, as answers do."""
+        if not self._own:
+            return send
+
+        def named(message: Message) -> Awaitable[None]:
+            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+                message["headers"] = [*(message.get("headers") or ()), *self._own]
+            return send(message)
+
+        return named
 
     def _too_large(self) -> Any:
         return problem_response(413, _too_large(self._max_body))

@@ -45,6 +45,12 @@ class SchemeSessions:
         return (self._tls if secure else self._plain)(scope, receive, send)
 
 
+def is_of_scheme(session: Session, scheme: str) -> bool:
+    """Tell whether a session, if it is one, was made over `http` or `https`, whichever it is."""
+    record = session.record
+    return record is None or record.about.get(SCHEME) == scheme
+
+
 def _confined(
     app: Application,
     sessions: Sessions,
@@ -66,12 +72,6 @@ def _confined(
 
     middleware = SessionMiddleware(guard, sessions, cookie=cookie, public_origins=public_origins, tokens=tokens)
     return middleware
-
-
-def is_of_scheme(session: Session, scheme: str) -> bool:
-    """Tell whether a session was begun over this scheme, if it was begun at all."""
-    record = session.record
-    return record is None or record.about.get(SCHEME) == scheme
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:

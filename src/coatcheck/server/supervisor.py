@@ -23,6 +23,7 @@ from coatcheck.server.context import APPLICATION, EDGE_STATISTICS_FILE
 from coatcheck.server.edge_process import EdgeProcess, replace_file
 from coatcheck.server.errors import StartError
 from coatcheck.server.figures import FigureTable
+from coatcheck.server.file_limit import raise_file_limit
 from coatcheck.server.greeting import greeting
 from coatcheck.server.lifeline import NOTICE, TELL_LIVE
 from coatcheck.server.metrics import COLUMNS, exposition, serve_metrics
@@ -68,6 +69,7 @@ def serve(
     `reload` is asked for the settings then in force. Raises ServerError, in one line, when the server cannot start.
     """
     os.umask(0o077)
+    raise_file_limit()
     ensure_data_dir(settings.data_dir)
     # Two directories: workers are told of one, and what steers the edge is in the other.
     with runtime_dir() as shared, runtime_dir() as own:

@@ -227,6 +227,58 @@ async def test_what_a_node_had_to_drop_makes_everybody_look_everything_up(
         assert kept == ["0", "1", "2", "3", "4", "still has room", "after"]
 
 
+async def test_a_log_that_went_back_as_after_a_fail_over_makes_everybody_look_everything_up(tmp_path: Path) -> None:
+    async def go_back(connection: Any) -> None:
+        await connection.exec_driver_sql("DELETE FROM coatcheck_activity")
+        await connection.exec_driver_sql("UPDATE coatcheck_activity_place SET last = 1")
+
+    async with House(tmp_path) as house:
+        async with aclosing(house.activity.follow(ADA)) as told, aclosing(house.activity.follow(ADA)) as behind:
+            await take(told, 1)
+            await take(behind, 1)
+            for number in range(30):
+                record(house, "opened", number)
+            last = (await happenings(told, 30))[-1]
+            await house.accounts.database.run(go_back)
+            for each in (told, behind):
+                while not isinstance((await take(each, 1))[0], Reset):
+                    pass
+            record(house, "opened", "after")
+            for each in (told, behind):
+                assert marks(await happenings(each, 1)) == ["after"]
+        async with aclosing(house.activity.follow(ADA, after=last.id)) as told:
+            assert isinstance((await take(told, 1))[0], Reset)
+
+
+async def test_thousands_who_come_back_at_once_leave_the_database_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way = most = 0
+    read = ActivityLog.read
+
+    async def watched(*arguments: Any, **keywords: Any) -> Any:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await read(*arguments, **keywords)
+        finally:
+            under_way -= 1
+
+    async with House(tmp_path) as house, contextlib.AsyncExitStack() as exits:
+        async with aclosing(house.activity.follow(ADA)) as told:
+            (begin,) = await take(told, 1)
+        record(house, "opened", "x")
+        await house.activity.flush()
+        monkeypatch.setattr(ActivityLog, "read", watched)
+        many = [
+            await exits.enter_async_context(aclosing(house.activity.follow(ADA, after=begin.id))) for _ in range(200)
+        ]
+        found = await asyncio.gather(*(happenings(told, 1) for told in many))
+        assert all(marks(each) == ["x"] for each in found)
+        assert most <= 3  # two of them, and the one that is for all
+
+
 async def test_a_follower_that_does_not_read_costs_nothing_and_misses_nothing(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
         async with aclosing(house.activity.follow(ADA)) as slow, aclosing(house.activity.follow(ADA)) as quick:
@@ -239,7 +291,7 @@ async def test_a_follower_that_does_not_read_costs_nothing_and_misses_nothing(tm
                     record(house, "opened", expected[-1])
                 await happenings(quick, 60)
             (tail,) = house.activity._following._tails.values()
-            assert len(tail.entries) <= 100
+            assert len(tail.entries) <= following._KEPT
             assert marks(await happenings(slow, 600)) == expected
 
 
@@ -331,6 +383,25 @@ async def test_ten_thousand_things_at_once_are_few_transactions(
         assert appended.count == 0  # nobody has waited for anything yet
         await house.activity.flush()
         assert appended.count == 20
+
+
+async def test_what_cannot_be_written_at_all_is_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    async with House(tmp_path) as house:
+        async with aclosing(house.activity.follow(ADA)) as told:
+            await take(told, 1)
+            with monkeypatch.context() as broken:
+                broken.setattr(ActivityLog, "append", fail)
+                record(house, "opened", "lost")
+                while "a fault of ours" not in caplog.text:
+                    await asyncio.sleep(0.001)
+            assert isinstance((await take(told, 1))[0], Reset)
+            record(house, "opened", "after")
+            assert marks(await happenings(told, 1)) == ["after"]
 
 
 async def test_a_database_that_is_away_loses_nothing_and_keeps_nobody_waiting(

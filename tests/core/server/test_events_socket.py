@@ -303,7 +303,7 @@ async def test_a_client_that_vanishes_or_never_reads_leaves_nothing(tmp_path: Pa
             await house.activity.flush()
             assert socket.outgoing.qsize() <= 2  # what was sent before it went deaf
             (tail,) = house.activity._following._tails.values()
-            assert len(tail.entries) <= 100
+            assert len(tail.entries) <= following._KEPT
         assert house.activity.followers == 0
         assert len(house.sessions.connections) == 0
 

@@ -59,6 +59,7 @@ TABLE: dict[tuple[str, str], Row] = {
     # Who has a refresh token needs nothing else; this is none.
     ("POST", "/v1/token/refresh"): Row(400, 400, 400, 400, 400, {"refresh_token": "x"}),
     ("POST", "/v1/token/revoke"): Row(200, 200, 200, 200, 200, {"token": "x"}),
+    ("POST", "/v1/tickets"): Row(401, 200, 200, 401, 200),
     ("GET", "/v1/verify"): Row(401, 200, 200, 401, 200),
     # To the routes of services all users are nobody.
     ("GET", "/v1/service"): Row(401, 401, 401, 200, 401),

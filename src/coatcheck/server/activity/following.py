@@ -19,8 +19,12 @@ POLL = 0.2
 """Seconds after which what other nodes have written is looked for; this node's own is found at once."""
 HEARTBEAT = 15.0
 """Seconds of silence before a heartbeat, unless told otherwise."""
-_KEPT = 100
+_KEPT = 20
 """Entries of each followed user that are kept in memory; whoever is further behind reads the log."""
+_BEHIND = 50
+"""Entries that such a follower holds at once."""
+_READERS = 2
+"""How many read the log at once, so that thousands who come back together leave logins their connections."""
 _READ = 500
 _AGAIN = 0.5
 _log = logging.getLogger("coatcheck.activity")
@@ -61,8 +65,10 @@ class Following:
         self._polling = asyncio.Lock()
         self._news = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
+        self._reading = asyncio.Semaphore(_READERS)
         self._coming = 0
         self._leaving = False
+        self._era = 0  # how often the log was found to have gone back
 
     def __len__(self) -> int:
         return sum(tail.followers for tail in self._tails.values())
@@ -97,6 +103,7 @@ class Following:
         tail = self._tails.setdefault(user_id, _Tail(now))
         tail.followers += 1
         self._coming -= 1
+        era = self._era
         try:
             number, entries = now, list[LoggedEntry]()
             place = now if after is None else places.open(user_id, after)
@@ -115,6 +122,8 @@ class Following:
                 if entries:
                     silent_since = loop.time()
                 try:
+                    if era != self._era:
+                        era, number = self._era, -1  # which is before everything, so that nothing of it is whole
                     whole, entries, following = await self._since(tail, user_id, number)
                 except (AccountsUnavailable, AccountsNotStarted):
                     await asyncio.sleep(_AGAIN)
@@ -165,10 +174,10 @@ class Following:
         if number >= tail.start:
             up_to = max(number, self._read_up_to or 0)
             return True, [entry for entry in tail.entries if entry.number > number], up_to
-        reading = await self._log.read(number, limit=_READ, user_id=user_id)
-        if reading.pruned > number:
-            place = await self._log.place()
-            return False, [], place.last
+        async with self._reading:
+            reading = await self._log.read(number, limit=_BEHIND, user_id=user_id)
+            if reading.pruned > number:
+                return False, [], (await self._log.place()).last
         return True, reading.entries, reading.seen
 
     async def _wait(self, tail: _Tail, number: int, seconds: float) -> None:
@@ -208,7 +217,9 @@ class Following:
         async with self._polling:
             while True:
                 reading = await self._log.read(self._up_to, limit=_READ)
-                if reading.pruned > self._up_to:
+                gone_back = reading.seen < self._up_to  # a backup, or a fail-over that lost something
+                self._era += gone_back
+                if reading.pruned > self._up_to or gone_back:
                     # Some of it is gone already: each follower finds out by itself.
                     for tail in self._tails.values():
                         tail.entries.clear()

@@ -115,21 +115,25 @@ class Sources:
         try:
             while self._heard:
                 await asyncio.sleep(HEARD)
-                heard = dict(list(self._heard.items())[:_CHUNK])
-                keys = {_end_of(session_id): session_id for session_id in heard}
-                try:
-                    missing = await self._log.missing(list(keys))
-                except (AccountsUnavailable, AccountsNotStarted):
-                    continue
-                for key in missing:
-                    reason, at = heard[keys[key]]
-                    self.record("ended", keys[key], detail={"reason": reason}, once=key, at=at)
-                for session_id in heard:
-                    self._heard.pop(session_id, None)
+                heard = list(self._heard.items())
+                for start in range(0, len(heard), _CHUNK):
+                    await self._write_unwritten(dict(heard[start : start + _CHUNK]))
         except Exception:
             _log.exception("what was heard of sessions could not be written down")
         finally:
             self._checking = None
+
+    async def _write_unwritten(self, heard: dict[str, tuple[str, float]]) -> None:
+        keys = {_end_of(session_id): session_id for session_id in heard}
+        try:
+            missing = await self._log.missing(list(keys))
+        except (AccountsUnavailable, AccountsNotStarted):
+            return  # they stay, and are asked for again
+        for key in missing:
+            reason, at = heard[keys[key]]
+            self.record("ended", keys[key], detail={"reason": reason}, once=key, at=at)
+        for session_id in heard:
+            self._heard.pop(session_id, None)
 
 
 def _end_of(session_id: str) -> str:

@@ -32,7 +32,7 @@ class Writing:
         self._log = log
         self._written = written
         self._queue: deque[Entry] = deque()
-        self._dropped = 0
+        self._dropped = 0  # so far not told
         self._failing = False
         self._task: asyncio.Task[None] | None = None
 
@@ -43,12 +43,12 @@ class Writing:
             self._dropped += 1
         else:
             self._queue.append(entry)
-        if self._task is None:
-            self._task = asyncio.ensure_future(self._run())
+        self._begin()
 
     def lose(self) -> None:
         """Say that something was missed that should have been written."""
         self._dropped += 1
+        self._begin()
 
     async def flush(self, within: float | None = None) -> None:
         """Wait until all that was put has been written, or for so many seconds."""
@@ -63,6 +63,10 @@ class Writing:
             await asyncio.wait((self._task,))
             if self._queue:
                 _log.warning("%d things that happened to sessions were not written down", len(self._queue))
+
+    def _begin(self) -> None:
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
         try:
@@ -86,9 +90,11 @@ class Writing:
             return
         except Exception:
             _log.exception("%d things that happened to sessions could not be written down", len(batch))
-            dropped -= 1  # so that the log says it, next time
+            self._dropped += 1
+            await asyncio.sleep(_AGAIN)
+        else:
+            self._dropped -= dropped
+            self._failing = False
         for _ in batch:
             self._queue.popleft()
-        self._dropped -= dropped
-        self._failing = False
         self._written()

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from coatcheck.accounts import User
 from coatcheck.manager import SessionInfo
 from coatcheck.record import SessionRecord
+from coatcheck.server.actions.access import Entered
 from coatcheck.server.printable import printable
 from coatcheck.server.session_kind import session_kind
 
@@ -32,8 +33,10 @@ __all__ = [
     "SessionView",
     "StatusView",
     "TLSView",
+    "TicketView",
     "TokenLogin",
     "Tokens",
+    "login_view",
     "me",
     "moment",
     "session_view",
@@ -156,6 +159,15 @@ class AccessToken(BaseModel):
     expires_in: int = Field(description="Seconds.", examples=[300])
 
 
+class TicketView(BaseModel):
+    """What opens one WebSocket."""
+
+    ticket: str = Field(
+        description="To be offered as the subprotocol `coatcheck.ticket.` and this, beside `coatcheck`."
+    )
+    expires_in: int = Field(description="Seconds.", examples=[30])
+
+
 class Tokens(AccessToken):
     """An access token, and what to get the next one with."""
 
@@ -233,10 +245,10 @@ def moment(seconds: float) -> datetime:
 def session_view(session: SessionInfo | SessionRecord, current: str | None) -> SessionView:
     """Show a session; `current` is the id of the request's own."""
     about = session.about
-    user_agent = about.get("user_agent")
+    name, user_agent = about.get("name"), about.get("user_agent")
     return SessionView(
         id=session.id,
-        name=about.get("name"),
+        name=None if name is None else printable(name),
         current=session.id == current,
         created_at=moment(session.created_at),
         authenticated_at=None if session.authenticated_at is None else moment(session.authenticated_at),
@@ -252,3 +264,11 @@ def session_view(session: SessionInfo | SessionRecord, current: str | None) -> S
 def me(user: User) -> Me:
     """Show a user to themselves."""
     return Me(id=user.id, name=user.name, username=user.username)
+
+
+def login_view(entered: Entered) -> LoggedIn | TokenLogin:
+    """Show a login to whoever has just logged in."""
+    user, session = me(entered.user), session_view(entered.record, entered.record.id)
+    if entered.tokens is None:
+        return LoggedIn(user=user, session=session)
+    return TokenLogin(**entered.tokens._asdict(), user=user, session=session)

@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter, Response
 
+from coatcheck.server.actions import sessions
 from coatcheck.server.commands import Commands
-from coatcheck.server.problems import ProblemError, documented
+from coatcheck.server.problems import documented
 from coatcheck.server.rest.access import LoginSession
 from coatcheck.server.rest.models import EndedSessions, SessionList, SessionName, SessionView, session_view
 from coatcheck.server.services import ServicesOf
@@ -25,10 +26,7 @@ async def rename_session(
     session_id: str, form: SessionName, session: LoginSession, services: ServicesOf
 ) -> SessionView:
     """Call the device of one of the user's sessions something. 404 for anybody else's."""
-    renamed = await Commands(services).rename(session, session_id, form.name)
-    if renamed is None:
-        raise _none()
-    return session_view(renamed, session.id)
+    return session_view(await sessions.rename_session(services, session, session_id, form.name), session.id)
 
 
 @router.delete(
@@ -36,17 +34,10 @@ async def rename_session(
 )
 async def end_session(session_id: str, session: LoginSession, services: ServicesOf) -> None:
     """End one of the user's sessions, this one included. 404 for anybody else's."""
-    if session_id == session.id:
-        await session.log_out()  # so that the answer deletes its cookie
-    elif not await Commands(services).end(session, session_id):
-        raise _none()
+    await sessions.end_session(services, session, session_id)
 
 
 @router.delete("/v1/sessions", responses=documented(401, 403, 503))
 async def end_other_sessions(session: LoginSession, services: ServicesOf) -> EndedSessions:
     """End every session of the user but this one, logins under way included."""
     return EndedSessions(ended=await Commands(services).end_others(session))
-
-
-def _none() -> ProblemError:
-    return ProblemError(404, "You have no session with this id.")

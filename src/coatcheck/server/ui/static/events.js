@@ -2,7 +2,7 @@
 // Keeps the list of sessions true, tells the newest in a card of its own, and notices the end of this very session.
 
 import { device } from "./device.js";
-import { $, list, when } from "./dom.js";
+import { $, list } from "./dom.js";
 
 const sessionKinds = ["created", "ended", "reauthenticated", "password_changed", "refreshed", "renamed"];
 const kinds = [...sessionKinds, "opened", "closed"];
@@ -109,10 +109,14 @@ export function follow({ sessions, refresh }, enter) {
 
   function happened(kind, { session, at, detail }) {
     if (kind === "created") names.set(session, device(detail.user_agent).words);
-    told.unshift([when(at), [words(kind, detail), names.get(session)].filter(Boolean).join(": ")]);
+    told.unshift({ session, time: new Date(at).toLocaleTimeString(document.documentElement.lang), text: words(kind, detail) });
     told.length = Math.min(told.length, most);
-    list(card(), told);
+    draw();
     if (sessionKinds.includes(kind)) refetch();
+  }
+
+  function draw() {
+    list(card(), told.map(({ session, time, text }) => [time, [text, names.get(session)].filter(Boolean).join(": ")]));
   }
 
   function refetch() {
@@ -120,6 +124,7 @@ export function follow({ sessions, refresh }, enter) {
     refetching = setTimeout(async () => {
       try {
         for (const each of await sessions()) names.set(each.id, each.name || device(each.user_agent).words);
+        draw();
       } catch (error) {
         if (error.status === 401 && !stopped && !$("log-out").disabled) enter(error.message);
       }

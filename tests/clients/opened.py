@@ -5,22 +5,22 @@ server has recognised it, and gives what is open. Leaves asking whether that was
 """
 
 import asyncio
-import base64
 import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 import httpx
-from coatcheck.server.rpc.generated.coatcheck.v1 import sessions_pb2, sessions_pb2_grpc
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from coatcheck.server.rpc._generated import sessions_pb2
 from tests.clients.h2 import RawH2
 from tests.clients.h3 import connect_h3
 from tests.clients.serving import RunningServer
@@ -240,40 +240,47 @@ async def subscription_over_sse(server: RunningServer, headers: Headers) -> Asyn
 # ---- gRPC
 
 
+SERVICE = "/coatcheck.v1.SessionService/"
+
+
+def _encode(message: Any) -> bytes:
+    return bytes(message.SerializeToString())
+
+
 @contextlib.asynccontextmanager
-async def _channel(server: RunningServer) -> AsyncIterator[Any]:
+async def grpc_channel(server: RunningServer) -> AsyncIterator[grpc.aio.Channel]:
     credentials = grpc.ssl_channel_credentials(server.ca.read_bytes())
     # Each a connection of its own, as clients in different processes have.
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.secure_channel(f"localhost:{server.https_port}", credentials, options=options) as channel:
-        yield sessions_pb2_grpc.SessionServiceStub(channel)
+        yield channel
 
 
 async def _status(call: Any) -> str:
-    try:
+    with contextlib.suppress(grpc.aio.AioRpcError):
         while await call.read() is not grpc.aio.EOF:
             pass
-    except grpc.aio.AioRpcError:
-        pass
     return f"{(await call.code()).name}: {await call.details()}"
 
 
 @contextlib.asynccontextmanager
 async def grpc_watch(server: RunningServer, headers: Headers) -> AsyncIterator[Opened]:
-    async with _channel(server) as stub:
-        call = stub.Watch(sessions_pb2.WatchRequest(), metadata=list(headers.items()))
-        worker = dict(await call.initial_metadata())[WORKER]
+    async with grpc_channel(server) as channel:
+        method = channel.unary_stream(SERVICE + "Watch", _encode, sessions_pb2.WatchResponse.FromString)
+        call = method(sessions_pb2.WatchRequest(), metadata=tuple(headers.items()))
+        worker = str(dict(await call.initial_metadata())[WORKER])
         async with _opened("gRPC server stream", worker, _status(call)) as opened:
             yield opened
 
 
 @contextlib.asynccontextmanager
 async def grpc_converse(server: RunningServer, headers: Headers) -> AsyncIterator[Opened]:
-    async with _channel(server) as stub:
-        call = stub.Converse(metadata=list(headers.items()))
+    async with grpc_channel(server) as channel:
+        method = channel.stream_stream(SERVICE + "Converse", _encode, sessions_pb2.ConverseResponse.FromString)
+        call: Any = method(metadata=tuple(headers.items()))
         await call.write(sessions_pb2.ConverseRequest(id="1", list=sessions_pb2.ListRequest()))
-        worker = dict(await call.initial_metadata())[WORKER]
-        assert (await call.read()).id == "1"
+        worker = str(dict(await call.initial_metadata())[WORKER])
+        assert (await call.read()).reply.id == "1"
         async with _opened("gRPC bidirectional stream", worker, _status(call)) as opened:
             yield opened
 
@@ -281,26 +288,21 @@ async def grpc_converse(server: RunningServer, headers: Headers) -> AsyncIterato
 @contextlib.asynccontextmanager
 async def grpc_web_watch(server: RunningServer, headers: Headers) -> AsyncIterator[Opened]:
     """As browsers send it: HTTP/1.1, trailers in the body."""
-    ask = {"content-type": "application/grpc-web-text", "accept": "application/grpc-web-text", **headers}
-    message = base64.b64encode(b"\0" + (0).to_bytes(4, "big"))
-    path = "/coatcheck.v1.SessionService/Watch"
-    async with _http(server, 1) as client, client.stream("POST", path, content=message, headers=ask) as response:
-        assert response.status_code == 200
+    ask = {"content-type": "application/grpc-web+proto", "accept": "application/grpc-web+proto", **headers}
+    empty = b"\0" + (0).to_bytes(4, "big")
+    async with _http(server, 1) as client:
+        async with client.stream("POST", SERVICE + "Watch", content=empty, headers=ask) as response:
+            assert response.status_code == 200
 
-        async def ending() -> str:
-            received = b""
-            async for piece in response.aiter_raw():
-                # Each piece is padded by itself.
-                received += b"".join(base64.b64decode(part + b"=") for part in _padded(piece))
-            trailers = dict(line.split(":", 1) for line in received[received.rindex(b"\x80") + 5 :].decode().split())
-            return f"grpc-status {trailers['grpc-status']}"
+            async def ending() -> str:
+                received = b"".join([piece async for piece in response.aiter_raw()])
+                while received[0] != 0x80:  # messages stand before the trailers, each with its length
+                    received = received[5 + int.from_bytes(received[1:5], "big") :]
+                trailers = dict(line.split(":", 1) for line in received[5:].decode().splitlines() if line)
+                return f"grpc-status {trailers['grpc-status']}: {unquote(trailers['grpc-message'])}"
 
-        async with _opened("gRPC-Web server stream", response.headers[WORKER], ending()) as opened:
-            yield opened
-
-
-def _padded(piece: bytes) -> list[bytes]:
-    return [piece]
+            async with _opened("gRPC-Web server stream", response.headers[WORKER], ending()) as opened:
+                yield opened
 
 
 Opener = Callable[[RunningServer, Headers], contextlib.AbstractAsyncContextManager[Opened]]

@@ -14,10 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coatcheck import Sessions
+from coatcheck.accounts.activity import KINDS
 from coatcheck.server.connection_facts import ConnectionFacts
 from coatcheck.server.graphql import limits
 from coatcheck.server.graphql.context import Context
 from coatcheck.server.graphql.schema import schema
+from coatcheck.server.graphql.types import SessionEventKind
 from coatcheck.server.schemes import SCHEME
 from coatcheck.server.services import Services
 from coatcheck.testing import GatedStore
@@ -506,6 +508,11 @@ async def test_the_schema_is_told_on_loopback_and_beyond_only_if_it_is_set(tmp_p
                 for document in ("{ user(ib: 1) { id } }", "query ($a: Stirng) { __typename }"):
                     assert "Did you mean" not in str(await ask(client, document))
                 assert (await data(client, "{ __typename }")) == {"__typename": "Query"}
+
+
+def test_whatever_may_happen_to_a_session_has_a_kind_of_event() -> None:
+    own = {"begin", "reset", "heartbeat"}
+    assert {kind.value for kind in SessionEventKind} == KINDS | own
 
 
 def test_every_type_and_field_says_what_it_is() -> None:

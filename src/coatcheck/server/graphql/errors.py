@@ -6,6 +6,7 @@ Promises that no message repeats what the request carried but for names, and tha
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from graphql import GraphQLError, GraphQLSyntaxError
@@ -84,7 +85,8 @@ def document_of(problem: ProblemError) -> dict[str, Any]:
 
 
 def _extensions(problem: ProblemError) -> dict[str, Any]:
-    found: dict[str, Any] = {"code": CODES[problem.status], "status": problem.status}
+    code = CODES.get(problem.status) or HTTPStatus(problem.status).name
+    found: dict[str, Any] = {"code": code, "status": problem.status}
     if "retry-after" in problem.headers:
         found["retryAfter"] = int(problem.headers["retry-after"])
     if problem.errors:

@@ -26,6 +26,7 @@ __all__ = [
     "Person",
     "Session",
     "SessionEvent",
+    "SessionEventKind",
     "SessionKind",
     "Tokens",
     "connection",

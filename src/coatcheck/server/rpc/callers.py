@@ -18,7 +18,7 @@ from coatcheck.integrations.grpc.answers import Answer
 from coatcheck.server.service_credential import CHALLENGE, WANTED, service_credential
 from coatcheck.server.services import Services
 
-__all__ = ["calling_service", "guarded"]
+__all__ = ["calling_service", "guarded", "has_service_credential", "worker_metadata"]
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
@@ -34,6 +34,11 @@ _log = logging.getLogger("coatcheck.request")
 def has_service_credential(context: Any) -> bool:
     """Tell whether a call was made with HTTP Basic, and so wants to be a service's."""
     return any(value[:6].lower() == "basic " for value in _authorizations(context))
+
+
+def worker_metadata(services: Services) -> tuple[tuple[str, str], ...]:
+    """Give what a stream begins with: which worker it came to, where only loopback is listened on, as over HTTP."""
+    return (("x-coatcheck-worker", str(services.worker.worker_id)),) if services.settings.is_loopback() else ()
 
 
 async def calling_service(services: Services, context: Any) -> Service:

@@ -34,6 +34,7 @@ from coatcheck.server.commands import (
 )
 from coatcheck.server.events.messages import HEARTBEAT, topic_of
 from coatcheck.server.rpc._generated import sessions_pb2 as pb
+from coatcheck.server.rpc.callers import worker_metadata
 from coatcheck.server.rpc.messages import reply, told_message, topics_of
 from coatcheck.server.rpc.watching import BAD_TOPIC
 from coatcheck.server.services import Services
@@ -58,7 +59,7 @@ class Conversing:
     async def converse(self, _: Any, context: Any) -> None:
         """See the method's comment in sessions.proto."""
         # At once: the edge takes a call for hung that is neither whole nor answered.
-        await context.send_initial_metadata(())
+        await context.send_initial_metadata(worker_metadata(self._services))
         await _Conversation(current_session(), self._commands, self._services, context).run()
 
 

@@ -17,7 +17,7 @@ from coatcheck.server.commands import TOPICS
 from coatcheck.server.events.messages import HEARTBEAT, topic_of
 from coatcheck.server.revocation_feed import SLOW, RevocationFeed
 from coatcheck.server.rpc._generated import sessions_pb2 as pb
-from coatcheck.server.rpc.callers import calling_service, has_service_credential
+from coatcheck.server.rpc.callers import calling_service, has_service_credential, worker_metadata
 from coatcheck.server.rpc.messages import revocation, told_message, topics_of
 from coatcheck.server.services import Services
 from coatcheck.session import current_session
@@ -52,6 +52,7 @@ class Watching:
         if topics is None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, BAD_TOPIC)
         wanted = topics or TOPICS
+        await context.send_initial_metadata(worker_metadata(self._services))
         told = self._services.activity.follow(user_id, after=request.after or None, heartbeat=HEARTBEAT)
         async with contextlib.aclosing(told):
             async for each in told:

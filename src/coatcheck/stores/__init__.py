@@ -7,14 +7,15 @@ __all__ = ["Change", "ChangeStream", "Store", "open_store"]
 
 
 def open_store(url: str) -> Store:
-    """Give the store that a URL names: `memory://`, `sqlite:///relative.db` or `sqlite:////absolute.db`.
+    """Give the store that a URL names: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`, or `postgresql://…`.
 
     Nothing is opened before the store is started. Raises UsageError for an unknown scheme, MissingDependency where
     the store's package is absent.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
-        raise UsageError(f"{url!r} is no store URL: write memory:// or sqlite:///path/to/sessions.sqlite3")
+        # Not what it is: a password may stand in it.
+        raise UsageError("this is no store's URL: write one like sqlite:///path/to/sessions.sqlite3")
     if scheme == "memory":
         from coatcheck.stores.memory import MemoryStore
 
@@ -28,4 +29,12 @@ def open_store(url: str) -> Store:
         if not rest.startswith("/") or not path:
             raise UsageError(f"{url!r} names no file: write sqlite:///relative.sqlite3 or sqlite:////absolute.sqlite3")
         return SQLiteStore(path)
-    raise UsageError(f"no store is called {scheme!r}: there are memory:// and sqlite:///path")
+    if scheme in ("postgresql", "postgres"):
+        try:
+            from coatcheck.stores.postgres import PostgresStore
+        except ImportError as error:
+            raise MissingDependency("asyncpg", "postgres", f"the store {scheme}://") from error
+        return PostgresStore(url)
+    raise UsageError(
+        f"no store is called {scheme!r}: there are memory://, sqlite:///path and postgresql://host/database"
+    )

@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from redis.crc import key_slot
 from redis.exceptions import (
@@ -100,6 +100,7 @@ class Link:
         replicated = replicated and self.options.wait_replicas > 0
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.options.timeout
+        server: Server | None = None
         redirected: Server | None = None
         tries = 0
         while True:
@@ -111,10 +112,10 @@ class Link:
             except _NOT_DONE as error:
                 if loop.time() >= deadline:
                     raise failure(self.place, error) from error
-                if isinstance(error, AskError) and not isinstance(error, MovedError):
-                    redirected = self.server((error.host or server.address[0], error.port))
+                if isinstance(error, AskError) and not isinstance(error, MovedError) and server is not None:
+                    redirected = self.server(_there(error, server))
                     continue
-                await self._not_there(error)
+                await self._not_there(error, server)
                 if tries > 1:
                     await asyncio.sleep(_PAUSE)
             except (RedisError, OSError, TimeoutError) as error:
@@ -130,7 +131,33 @@ class Link:
                     )
                 return replies
 
-    async def _not_there(self, error: Exception) -> None:
+    async def ask_each(self, asked: Sequence[tuple[str, Command]]) -> list[Any]:
+        """Have many commands that only read, or may be done twice, answered, each by whoever has its key.
+
+        Those for one server travel as one. Raises StoreUnavailable.
+        """
+        groups: dict[Server, list[int]] = {}
+        for number, (key, _) in enumerate(asked):
+            groups.setdefault(await self._locate(key), []).append(number)
+        replies: list[Any] = [None] * len(asked)
+        await asyncio.gather(*(self._ask_group(server, group, asked, replies) for server, group in groups.items()))
+        return replies
+
+    async def _ask_group(
+        self, server: Server, group: list[int], asked: Sequence[tuple[str, Command]], replies: list[Any]
+    ) -> None:
+        try:
+            answers = await server.ask([asked[number][1] for number in group])
+        except (RedisError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                raise failure(self.place, error) from error
+            # One of them lies elsewhere, or the connection was lost: each finds its own way.
+            one_by_one = await asyncio.gather(*(self.ask(*asked[number], again=True) for number in group))
+            answers = [answer[0] for answer in one_by_one]
+        for number, answer in zip(group, answers, strict=True):
+            replies[number] = answer
+
+    async def _not_there(self, error: Exception, server: Server | None) -> None:
         """Take in that a server was the wrong one, or not ready."""
         await asyncio.sleep(_PAUSE)
 
@@ -211,8 +238,8 @@ class SentinelLink(Link):
     async def _locate(self, key: str) -> Server:
         return self.server((await self.primaries())[0])
 
-    async def _not_there(self, error: Exception) -> None:
-        await super()._not_there(error)
+    async def _not_there(self, error: Exception, server: Server | None) -> None:
+        await super()._not_there(error, server)
         if isinstance(error, ReadOnlyError):
             await self.refresh()
 
@@ -257,7 +284,7 @@ class ClusterLink(Link):
                 continue
             self._shards = shards
             self._moved.clear()
-            await self._keep(shards.primaries)
+            await self._keep(list(shards.primaries))
             return
         raise last or ConnectionError("no node was named")
 
@@ -278,15 +305,18 @@ class ClusterLink(Link):
             raise ClusterDownError(f"nobody has slot {slot}")
         return self.server(address)
 
-    async def _not_there(self, error: Exception) -> None:
-        if isinstance(error, MovedError):
-            # A node that does not know its own address goes by the one that it was reached at.
-            host = error.host or self.place.hosts[0][0]
-            self._moved[error.slot_id] = (host, error.port)
+    async def _not_there(self, error: Exception, server: Server | None) -> None:
+        if isinstance(error, MovedError) and server is not None:
+            self._moved[error.slot_id] = _there(error, server)
             return
-        await super()._not_there(error)
+        await super()._not_there(error, server)
         if not isinstance(error, TryAgainError):
             await self.refresh()
+
+
+def _there(error: AskError, server: Server) -> Address:
+    """Give the address that a server sends us to; one that does not know it means the host it was reached at."""
+    return cast(str, error.host) or server.address[0], error.port  # pyright: ignore[reportUnknownMemberType]
 
 
 def open_link(place: Place, options: Options) -> Link:

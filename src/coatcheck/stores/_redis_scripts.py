@@ -9,7 +9,7 @@ Where `allow-oom` stands, a script runs while Redis is full: sessions can still 
 
 from hashlib import sha1
 
-__all__ = ["BUMP", "CREATE", "DUE", "END", "MAKE_EPOCH", "NOTE_SESSION", "WRITE", "Script"]
+__all__ = ["BEFORE", "BUMP", "CREATE", "END", "MAKE_EPOCH", "NOTE_SESSION", "WRITE", "Script"]
 
 
 class Script:
@@ -189,24 +189,19 @@ return 1
 )
 """Put a session into its user's index."""
 
-DUE = Script(
-    "due",
+BEFORE = Script(
+    "before",
     """
--- for each bucket: expiry, seen
--- expired before, unseen since, limit
-local expired, idle = {}, {}
-local function find(into, key, before)
-  local left = ARGV[3] - #expired - #idle
-  if left < 1 then return end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', '(' .. before, 'LIMIT', 0, left)) do
-    into[#into + 1] = id
+-- times by id of several buckets
+-- time, limit
+local found = {}
+for i = 1, #KEYS do
+  if #found >= tonumber(ARGV[2]) then break end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2] - #found)) do
+    found[#found + 1] = id
   end
 end
-for i = 1, #KEYS, 2 do
-  find(expired, KEYS[i], ARGV[1])
-  find(idle, KEYS[i + 1], ARGV[2])
-end
-return {expired, idle}
+return found
 """,
 )
-"""Find sessions that have expired, and such that nobody was seen in."""
+"""Find the sessions whose time is before another one."""

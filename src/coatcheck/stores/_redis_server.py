@@ -6,7 +6,7 @@ twice `timeout`: once for its turn, once for its answer. Leaves choosing the ser
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import hiredis
@@ -21,6 +21,8 @@ __all__ = ["Address", "Command", "Connecting", "Server", "Wire", "connecting"]
 
 Address = tuple[str, int]
 Command = tuple["Script | str | bytes | int", ...]
+
+_pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
 
 _TOGETHER = 500
 """So many commands travel together at most: whoever comes after them should not wait for all their answers."""
@@ -100,7 +102,7 @@ def pack(command: Command, *, whole: bool = False) -> bytes:
     if isinstance(script := command[0], Script):
         name = ("EVAL", script.text) if whole else ("EVALSHA", script.digest)
         command = (*name, *command[1:])
-    return hiredis.pack_command(cast("tuple[str | bytes | int]", command))
+    return _pack(command)
 
 
 class Asked:

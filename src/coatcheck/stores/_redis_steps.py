@@ -5,7 +5,7 @@ Leaves what a step is good for to `redis`, what a script does to `_redis_scripts
 
 import asyncio
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from coatcheck.record import TOMBSTONE_SECONDS, SessionRecord
@@ -67,16 +67,22 @@ class Steps:
             if self.together:
                 found += (await self.link.ask(keys[0], ("MGET", *keys), again=True))[0]
             else:
-                answers = await asyncio.gather(*(self.link.ask(key, ("MGET", key), again=True) for key in keys))
-                found += [answer[0][0] for answer in answers]
+                found += [answer[0] for answer in await self.link.ask_each([(key, ("MGET", key)) for key in keys])]
         return found
+
+    async def seen_at(self, session_ids: Sequence[str]) -> list[float | None]:
+        """Give when sessions were last seen, as far as that is known."""
+        asked: list[tuple[str, Command]] = []
+        for session_id in session_ids:
+            key = self.keys.seen(bucket_of(session_id))
+            asked.append((key, ("ZSCORE", key, session_id)))
+        return [None if at is None else float(at) for at in await self.link.ask_each(asked)]
 
     async def versions(self, session_ids: Sequence[str]) -> Mapping[str, int]:
         """Give the versions of sessions that are there, 0 of others."""
-        heads = await asyncio.gather(
-            *(self.link.ask(key, ("GETRANGE", key, 0, 40), again=True) for key in map(self.keys.record, session_ids))
-        )
-        return {session_id: version_of(head[0]) for session_id, head in zip(session_ids, heads, strict=True)}
+        keys = [self.keys.record(session_id) for session_id in session_ids]
+        heads = await self.link.ask_each([(key, ("GETRANGE", key, 0, 40)) for key in keys])
+        return {session_id: version_of(head) for session_id, head in zip(session_ids, heads, strict=True)}
 
     async def user(self, user_id: str, session_id: str) -> tuple[Epoch | None, bool]:
         """Give a user's epoch, and whether a session is in the user's index."""
@@ -87,9 +93,8 @@ class Steps:
     async def users(self, user_ids: Iterable[str]) -> Mapping[str, Epoch | None]:
         """Give the epochs of users."""
         wanted = list(dict.fromkeys(user_ids))
-        answers = await asyncio.gather(
-            *(self.link.ask(key, ("GET", key), again=True) for key in map(self.keys.user, wanted))
-        )
+        keys = [self.keys.user(user_id) for user_id in wanted]
+        answers = await self.link.ask_each([(key, ("MGET", key)) for key in keys])
         return {user_id: Epoch.read(answer[0]) for user_id, answer in zip(wanted, answers, strict=True)}
 
     async def index(self, user_id: str) -> dict[str, float]:
@@ -133,7 +138,7 @@ class Steps:
     ) -> int:
         key, bucket = self.keys.record(record.id), bucket_of(record.id)
         index = self.keys.index(indexed) if self.together and indexed is not None else key
-        guarded = guards if self.together else {}
+        guarded: Mapping[str, Epoch] = guards if self.together else {}
         names = [key, self.keys.seen(bucket), self.keys.expiry(bucket), f"{key}:{note}", index]
         names += map(self.keys.user, guarded)
         values = [epoch.text for epoch in guarded.values()]
@@ -208,38 +213,41 @@ class Steps:
         buckets: dict[int, list[str]] = {}
         for session_id, at in seen.items():
             buckets.setdefault(bucket_of(session_id), []).extend((repr(at), session_id))
-        for some in _parts(list(buckets.items()), _AT_ONCE):
-            await asyncio.gather(*(self._touch(self.keys.seen(bucket), pairs) for bucket, pairs in some))
-
-    async def _touch(self, key: str, pairs: Collection[str]) -> None:
-        await self.link.ask(key, ("ZADD", key, "XX", "GT", *pairs), again=True)
+        asked: list[tuple[str, Command]] = []
+        for bucket, pairs in buckets.items():
+            key = self.keys.seen(bucket)
+            asked.append((key, ("ZADD", key, "XX", "GT", *pairs)))
+        for some in _parts(asked, _AT_ONCE):
+            await self.link.ask_each(some)
 
     async def sweep(self, now: float, unseen_since: float, limit: int) -> int:
         """End at most `limit` sessions that have expired or that nobody was seen in; give their number.
 
         Each sweep begins where the last one stopped, so that every bucket has its turn.
         """
-        gone, width = 0, _BUCKETS_AT_ONCE if self.together else 1
-        groups = [[(self._swept + first + n) % BUCKETS for n in range(width)] for first in range(0, BUCKETS, width)]
-        for some in _parts(groups, 1 if self.together else _BUCKETS_AT_ONCE):
-            found = await asyncio.gather(*(self._due(group, now, unseen_since, limit - gone) for group in some))
-            for expired, idle in found:
-                left = limit - gone
-                gone += len(await self.end([(name, None) for name in expired[:left]], "expired", now, expired=now))
-                left = limit - gone
-                gone += len(await self.end([(name, None) for name in idle[:left]], "idle", now, seen=unseen_since))
-            self._swept = some[-1][-1]
+        gone, begun = 0, self._swept
+        for first in range(0, BUCKETS, _BUCKETS_AT_ONCE):
+            buckets = [(begun + first + number) % BUCKETS for number in range(_BUCKETS_AT_ONCE)]
+            expired = await self._before(map(self.keys.expiry, buckets), now, limit - gone)
+            gone += len(await self.end([(name, None) for name in expired], "expired", now, expired=now))
+            idle = await self._before(map(self.keys.seen, buckets), unseen_since, limit - gone)
+            gone += len(await self.end([(name, None) for name in idle], "idle", now, seen=unseen_since))
             if gone >= limit:
                 break
+            self._swept = (begun + first + _BUCKETS_AT_ONCE) % BUCKETS
         return gone
 
-    async def _due(
-        self, buckets: Sequence[int], now: float, unseen_since: float, limit: int
-    ) -> tuple[list[str], list[str]]:
-        names = [key for bucket in buckets for key in (self.keys.expiry(bucket), self.keys.seen(bucket))]
-        command: Command = (scripts.DUE, len(names), *names, repr(now), repr(unseen_since), limit)
-        ((expired, idle),) = await self.link.ask(names[0], command, again=True)
-        return [name.decode() for name in expired], [name.decode() for name in idle]
+    async def _before(self, keys: Iterable[str], time: float, limit: int) -> list[str]:
+        """Give at most `limit` of the sessions whose time in these sets is before `time`."""
+        if self.together:
+            names = list(keys)
+            command: Command = (scripts.BEFORE, len(names), *names, repr(time), limit)
+            found = [(await self.link.ask(names[0], command, again=True))[0]]
+        else:
+            found = await self.link.ask_each(
+                [(key, ("ZRANGEBYSCORE", key, "-inf", f"({time!r}", "LIMIT", 0, limit)) for key in keys]
+            )
+        return [name.decode() for names in found for name in names][:limit]
 
 
 def _parts(whole: Sequence[T], size: int) -> Iterable[Sequence[T]]:

@@ -8,7 +8,7 @@ one writes, whose invalidation the first one must bring back. Leaves what is tol
 import asyncio
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from redis.exceptions import RedisError
 
@@ -80,7 +80,7 @@ class Tracker:
         if names is None:
             self._take(None)
             return
-        news = [self._keys.read(name) for name in (names if isinstance(names, list) else [names])]
+        news = [self._keys.read(name) for name in cast("list[bytes]", names if isinstance(names, list) else [names])]
         # First what has happened, then the probe: within one message, and so within one turn, both may be there.
         self._take([one for one in news if one.about != "watch"])
         for one in news:

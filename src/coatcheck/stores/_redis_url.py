@@ -3,6 +3,7 @@
 URLs hold passwords: no message here, and no `repr`, shows more of one than its scheme, hosts and the name of what is wrong.
 """
 
+from contextlib import suppress
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
@@ -93,13 +94,15 @@ def parse_url(url: str) -> tuple[Place, dict[str, object]]:
         raise UsageError(f"the {scheme} URL has a '#' in it: write %23 where it belongs to a name or password")
     credentials, at, hosts = parts.netloc.rpartition("@")
     username, colon, password = credentials.partition(":")
+    service, db = _path(scheme, kind, unquote(parts.path.strip("/")))
     place = Place(
         kind=kind,
         hosts=tuple(_host(scheme, kind, text) for text in hosts.split(",")),
+        service=service,
+        db=db,
         tls=name in ("rediss", "valkeys"),
         username=unquote(username) or None if at else None,
         password=unquote(password) or None if colon else None,
-        **_path(scheme, kind, unquote(parts.path.strip("/"))),
     )
     if not kind and len(place.hosts) > 1:
         raise UsageError(
@@ -109,29 +112,27 @@ def parse_url(url: str) -> tuple[Place, dict[str, object]]:
 
 
 def _host(scheme: str, kind: str, text: str) -> tuple[str, int]:
-    try:
+    with suppress(ValueError):
         parts = urlsplit(f"//{text}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host or parts.path or parts.query:
-        raise UsageError(
-            f"the {scheme} URL has no host, or one that cannot be read: write {_EXAMPLES[kind]}, and percent-encode what is "
-            "special in a user or password (%40 for @, %3A for :, %2F for /)"
-        )
-    return host, port or _PORTS[kind]
+        if parts.hostname and not parts.path and not parts.query:
+            return parts.hostname, parts.port or _PORTS[kind]
+    raise UsageError(
+        f"the {scheme} URL has no host, or one that cannot be read: write {_EXAMPLES[kind]}, and percent-encode what is "
+        "special in a user or password (%40 for @, %3A for :, %2F for /)"
+    )
 
 
-def _path(scheme: str, kind: str, path: str) -> dict[str, object]:
+def _path(scheme: str, kind: str, path: str) -> tuple[str, int]:
+    """Give the service, for Sentinels, and the database."""
     if kind == "sentinel":
         service, _, db = path.partition("/")
         if not service:
             raise UsageError(f"the {scheme} URL names no service that the Sentinels watch: write {_EXAMPLES[kind]}")
-        return {"service": service, "db": _number(scheme, db)}
+        return service, _number(scheme, db)
     db = _number(scheme, path)
     if db and kind == "cluster":
         raise UsageError(f"a cluster has one database, and the {scheme} URL asks for {db}: write {_EXAMPLES[kind]}")
-    return {"db": db}
+    return "", db
 
 
 def _number(scheme: str, text: str) -> int:

@@ -191,14 +191,14 @@ class RedisStore:
         steps = self._ready()
         now = self._clock.time()
         listed = await steps.index(user_id)
-        found = await asyncio.gather(*(steps.session(session_id) for session_id in listed))
-        seen = {session_id: at for session_id, (_, at) in zip(listed, found, strict=True)}
-        values = [value for value, _ in found]
+        ids = list(listed)
+        values, times = await asyncio.gather(steps.sessions(ids), steps.seen_at(ids))
+        seen = dict(zip(ids, times, strict=True))
         # Not those of the last minute: their record may be on its way, since in a cluster it lies elsewhere.
-        gone = [name for name, value in zip(listed, values, strict=True) if _is_gone(value) and listed[name] < now - 60]
+        gone = [name for name, value in zip(ids, values, strict=True) if _is_gone(value) and listed[name] < now - 60]
         if gone:
             await steps.unlist(user_id, gone)
-        records = await self._standing(steps, list(listed), values)
+        records = await self._standing(steps, ids, values)
         mine = [
             msgspec.structs.replace(record, last_seen_at=now if (at := seen[record.id]) is None else at)
             for record in records
@@ -300,11 +300,10 @@ class RedisStore:
         steps = self._ready()
         ids = list(dict.fromkeys(session_ids))
         # First who is there at all: one whose user's epoch has risen has ended before.
-        values = await asyncio.gather(*(self._stored(steps, session_id) for session_id in ids))
+        values = await steps.sessions(ids)
         valid = {record.id for record in await self._standing(steps, ids, values)}
         there = [name for name, value in zip(ids, values, strict=True) if name in valid or self._is_unreadable(value)]
-        ended = await steps.end([(name, expect_generation) for name in there], reason, now, seen=unseen_since)
-        return ended
+        return await steps.end([(name, expect_generation) for name in there], reason, now, seen=unseen_since)
 
     async def end_user(self, user_id: str, *, reason: str, now: float, keep: str | None = None) -> list[str]:
         steps = self._ready()
@@ -362,9 +361,6 @@ class RedisStore:
     async def _versions(self, session_ids: Sequence[str]) -> Mapping[str, int]:
         steps = self._steps
         return {} if steps is None else await steps.versions(session_ids)
-
-    async def _stored(self, steps: Steps, session_id: str) -> bytes | None:
-        return (await steps.sessions([session_id]))[0]
 
     def _unpack(self, value: bytes, session_id: str, last_seen_at: float) -> SessionRecord | Tombstone:
         try:

@@ -1,0 +1,115 @@
+"""Real Redis servers for tests: on free ports of loopback, in temporary directories, gone when the test is."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["RedisServer", "free_port", "redis_cli"]
+
+
+def free_port() -> int:
+    """A port that nobody listens on now; below the range from which the kernel takes ports for clients."""
+    while True:
+        port = 10_000 + int.from_bytes(os.urandom(2), "big") % 20_000
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+class RedisServer:
+    """A server of our own. `settings` are those of redis.conf."""
+
+    def __init__(self, *, program: str = "redis-server", port: int | None = None, **settings: str) -> None:
+        self.port = port or free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="coatcheck-redis-"))
+        self._settings: Mapping[str, str] = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "dir": str(self.directory),
+            "save": "",
+            "appendonly": "no",
+            "daemonize": "no",
+            "logfile": str(self.directory / "log"),
+            **{name.replace("_", "-"): value for name, value in settings.items()},
+        }
+        self._program = program
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0?durability=any"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        arguments = [part for name, value in self._settings.items() for part in (f"--{name}", value)]
+        with open(self.directory / "output", "ab") as output:
+            self._process = subprocess.Popen([self._program, *arguments], stdout=output, stderr=output)
+        deadline = time.monotonic() + 10
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the server did not start: {(self.directory / 'log').read_text()[-2000:]}")
+            time.sleep(0.005)
+
+    def _answers(self) -> bool:
+        port = int(self._settings.get("tls-port", self.port))
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
+                if "tls-port" in self._settings:
+                    return True
+                probe.sendall(b"PING\r\n")
+                return probe.recv(100)[:1] in (b"+", b"-") and not probe.recv(0)
+        except OSError:
+            return False
+
+    def kill(self, how: int = signal.SIGKILL) -> None:
+        """Send it a signal; one that ends it is waited for."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        if how in (signal.SIGKILL, signal.SIGTERM):
+            self._process.wait(20)
+
+    def stop(self) -> None:
+        """End it, and remove all it left."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def cli(self, *command: str) -> str:
+        """Type a command into redis-cli."""
+        return redis_cli(self.port, *command)
+
+    def __enter__(self) -> "RedisServer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def redis_cli(port: int, *command: str) -> str:
+    """Type a command into redis-cli; give what it printed."""
+    done = subprocess.run(
+        ["redis-cli", "-h", "127.0.0.1", "-p", str(port), *command],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    return done.stdout.strip()

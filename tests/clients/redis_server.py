@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["RedisServer", "free_port", "redis_cli"]
+__all__ = ["RedisCluster", "RedisServer", "free_port", "redis_cli"]
 
 
 def free_port() -> int:
@@ -51,6 +51,10 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0?durability=any"
 
     @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
@@ -86,7 +90,7 @@ class RedisServer:
 
     def stop(self) -> None:
         """End it, and remove all it left."""
-        if self._process is not None and self._process.poll() is None:
+        if self.running:
             self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -113,3 +117,55 @@ def redis_cli(port: int, *command: str) -> str:
         check=True,
     )
     return done.stdout.strip()
+
+
+class RedisCluster:
+    """A cluster of our own: `primaries` nodes with slots, each with a replica."""
+
+    def __init__(self, primaries: int = 3, *, replicas: int = 1, **settings: str) -> None:
+        self.nodes: list[RedisServer] = []
+        try:
+            for _ in range(primaries * (1 + replicas)):
+                self.nodes.append(self.node(**settings))
+            addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
+            command = ["redis-cli", "--cluster", "create", *addresses]
+            command += ["--cluster-replicas", str(replicas), "--cluster-yes"]
+            subprocess.run(command, capture_output=True, timeout=60, check=True)
+            self.settle()
+        except BaseException:
+            self.stop()
+            raise
+
+    @staticmethod
+    def node(**settings: str) -> RedisServer:
+        """A server that can be part of a cluster."""
+        port = free_port()  # below 55,536, so that the bus's port is one too
+        common = {"cluster_enabled": "yes", "cluster_node_timeout": "1000", "cluster_config_file": f"nodes-{port}.conf"}
+        return RedisServer(port=port, **(common | settings))
+
+    def settle(self) -> None:
+        """Wait until all nodes agree that all slots are served."""
+        deadline = time.monotonic() + 30
+        while any("cluster_state:ok" not in node.cli("CLUSTER", "INFO") for node in self.nodes if node.running):
+            assert time.monotonic() < deadline, "the cluster does not come about"
+            time.sleep(0.02)
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}?durability=any"
+
+    def primaries(self) -> list[RedisServer]:
+        """Those that have slots or could have, by what each says of itself."""
+        return [node for node in self.nodes if node.running and "role:master" in node.cli("INFO", "replication")]
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.stop()
+
+    def __enter__(self) -> "RedisCluster":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

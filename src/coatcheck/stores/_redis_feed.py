@@ -141,7 +141,7 @@ class RedisFeed:
         while True:
             try:
                 if self.trouble is not None:
-                    await link.refresh()
+                    await link.renew()
                     await self._listen(link, keys)
                 await self._confirm(link)
                 pause = _BACKOFF[0]
@@ -219,13 +219,16 @@ class RedisFeed:
         nobody we do not know of can have acknowledged a change before this was called.
         """
         shards = await link.shards()
+        tags = {address: shards.tag_for(address) for address in self._trackers}
         replies = await asyncio.gather(
-            *(tracker.probe(shards.tag_for(address), Shards.COMMAND) for address, tracker in self._trackers.items())
+            *(tracker.probe(tags[address], Shards.COMMAND) for address, tracker in self._trackers.items())
         )
-        for address, (reply,) in zip(self._trackers, replies, strict=True):
-            seen = Shards.read(reply, asked=address, tls=link.place.tls)
-            if unknown := [other for other in seen.primaries if other not in self._trackers]:
-                raise StoreUnavailable(f"{link.place} has another primary now: {unknown[0][0]}:{unknown[0][1]}")
+        for asked, (reply,) in zip(self._trackers, replies, strict=True):
+            for address, slots in Shards.read(reply, asked=asked, tls=link.place.tls).primaries.items():
+                if address not in tags:
+                    raise StoreUnavailable(f"{link.place} has another primary now: {address[0]}:{address[1]}")
+                if slots and tags[address] is None:
+                    raise StoreUnavailable(f"{link.place}: {address[0]}:{address[1]} has its first slots now")
 
     def _take(self, news: list[News] | None) -> None:
         """Tell what one message says: what its notes say, and of other keys that they have changed somehow."""

@@ -14,7 +14,6 @@ from redis.crc import key_slot
 from redis.exceptions import (
     AskError,
     AuthenticationError,
-    BusyLoadingError,
     ClusterDownError,
     MovedError,
     NoPermissionError,
@@ -34,8 +33,8 @@ __all__ = ["ClusterLink", "Link", "SentinelLink", "failure", "open_link", "or_us
 _PAUSE = 0.02
 _LOOK_SECONDS = 1.0
 
-_NOT_DONE = (ReadOnlyError, ClusterDownError, TryAgainError, MovedError, AskError, BusyLoadingError)
-"""What a server answers when it has not done what was asked, and another one or a moment later may do it."""
+_NOT_DONE = (ReadOnlyError, ClusterDownError, TryAgainError, MovedError, AskError)
+"""What a server answers to one command when it has not done it, and another one or a moment later may do it."""
 
 
 class Link:
@@ -72,6 +71,14 @@ class Link:
 
     async def _refresh(self) -> None:
         pass
+
+    async def renew(self) -> None:
+        """Find out anew, and use no old connection again: they may lead to what was the primary once.
+
+        Raises StoreUnavailable.
+        """
+        await asyncio.gather(*(server.renew() for server in self._servers.values()))
+        await self.refresh()
 
     async def look(self) -> None:
         """Find out from time to time whether the servers are still the same, where they do not tell by themselves."""

@@ -136,6 +136,7 @@ class Server:
         self._wait = ("WAIT", options.wait_replicas, int(options.wait_timeout * 1000)), options.wait_timeout
         self._loop = asyncio.get_running_loop()
         self._free: list[Wire] = []
+        self._generation = 0
         self._flights: set[asyncio.Task[None]] = set()
         self._queue: deque[Asked] = deque()
         self._queued = False
@@ -193,6 +194,7 @@ class Server:
 
     async def _fly(self, together: list[Asked], timeout: float) -> None:
         wire: Wire | None = None
+        generation = self._generation
         try:
             async with asyncio.timeout(timeout):
                 wire = await self._wire()
@@ -206,7 +208,7 @@ class Server:
             if not isinstance(error, Exception):
                 raise
             return
-        if self._closed:
+        if self._closed or generation != self._generation:
             await drop(wire)
         else:
             self._free.append(wire)
@@ -218,6 +220,12 @@ class Server:
                 return wire
             await drop(wire)
         return await self._connect(self.address)
+
+    async def renew(self) -> None:
+        """Use none of the present connections again. What is under way comes to its end."""
+        self._generation += 1
+        while self._free:
+            await drop(self._free.pop())
 
     async def close(self) -> None:
         """Let go of all connections. What is under way fails. May be called twice."""

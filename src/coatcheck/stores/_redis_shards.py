@@ -1,5 +1,6 @@
 """A cluster as one of its nodes sees it: who takes writes, and for which slots. Reads `CLUSTER SHARDS`; asks nobody."""
 
+import random
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -21,10 +22,8 @@ class Shards:
 
     def __init__(self, primaries: Mapping[Address, tuple[tuple[int, int], ...]]) -> None:
         self.primaries = primaries
-        self._owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
-        for address, ranges in primaries.items():
-            for first, last in ranges:
-                self._owners[first : last + 1] = [address] * (last + 1 - first)
+        self._owners: list[Address | None] = []
+        self._tags: dict[Address, str] = {}
 
     @classmethod
     def read(cls, reply: Any, *, asked: Address, tls: bool) -> "Shards":
@@ -33,16 +32,27 @@ class Shards:
 
     def owner(self, slot: int) -> Address | None:
         """Give who has a slot."""
+        if not self._owners:
+            self._owners = [None] * REDIS_CLUSTER_HASH_SLOTS
+            for address, ranges in self.primaries.items():
+                for first, last in ranges:
+                    self._owners[first : last + 1] = [address] * (last + 1 - first)
         return self._owners[slot]
 
     def tag_for(self, address: Address) -> str | None:
-        """Give a text that, in braces, puts a key into one of a primary's slots; None where it has none."""
+        """Give a text that, in braces, puts a key into one of a primary's slots; None where it has none.
+
+        Not always the same: while a slot is on its way to another primary, nothing new can be put into it.
+        """
         if not self.primaries.get(address):
             return None
-        number = 0
-        while self._owners[key_slot(str(number).encode())] != address:
-            number += 1
-        return str(number)
+        tag = self._tags.get(address)
+        if tag is None:
+            number = random.randrange(1_000_000)  # noqa: S311 - nothing secret about it
+            while self.owner(key_slot(b"%d" % number)) != address:
+                number += 1
+            tag = self._tags[address] = str(number)
+        return tag
 
 
 def _primaries(reply: Any, asked: Address, tls: bool) -> list[tuple[Address, tuple[tuple[int, int], ...]]]:

@@ -54,8 +54,10 @@ class Tracker:
             self._told = await self._connect(self.address)
             # Asked before it subscribes: a connection that is subscribed answers hardly anything any more.
             number = await _ask(self._told, "CLIENT", "ID")
+            await _ask(self._told, "CLIENT", "SETNAME", "coatcheck-told")
             await _ask(self._told, "SUBSCRIBE", _CHANNEL)
             self._redirecting = await self._connect(self.address)
+            await _ask(self._redirecting, "CLIENT", "SETNAME", "coatcheck-tracking")
             prefixes = [part for prefix in self._keys.tracked(self._node) for part in ("PREFIX", prefix)]
             # Own writes are told too (no NOLOOP): with them, a foreign change in the same turn would be left out.
             await _ask(self._redirecting, "CLIENT", "TRACKING", "ON", "REDIRECT", int(number), "BCAST", *prefixes)

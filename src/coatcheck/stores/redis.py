@@ -33,6 +33,9 @@ __all__ = ["RedisStore"]
 _ATTEMPTS = 200
 """So often a change is merged anew because others came before it. Each time one of them has got through."""
 
+_NOTED_FOR = 60.0
+"""An entry of a user's index is left alone for so many seconds."""
+
 
 class RedisStore:
     """A Redis or Valkey with the contract of `Store`. Belongs to the event loop that it was started on.
@@ -194,17 +197,20 @@ class RedisStore:
         ids = list(listed)
         values, times = await asyncio.gather(steps.sessions(ids), steps.seen_at(ids))
         seen = dict(zip(ids, times, strict=True))
-        # Not those of the last minute: their record may be on its way, since in a cluster it lies elsewhere.
-        gone = [name for name, value in zip(ids, values, strict=True) if _is_gone(value) and listed[name] < now - 60]
-        if gone:
-            await steps.unlist(user_id, gone)
-        records = await self._standing(steps, ids, values)
-        mine = [
-            msgspec.structs.replace(record, last_seen_at=now if (at := seen[record.id]) is None else at)
-            for record in records
+        mine = {
+            record.id: msgspec.structs.replace(record, last_seen_at=now if (at := seen[record.id]) is None else at)
+            for record in await self._standing(steps, ids, values)
             if record.user_id == user_id
+        }
+        stale = [
+            session_id
+            for session_id, value in zip(ids, values, strict=True)
+            # Not what was noted just now: in a cluster its record lies elsewhere, and may be on its way.
+            if session_id not in mine and listed[session_id] < now - _NOTED_FOR and not self._is_unreadable(value)
         ]
-        return sorted(mine, key=lambda record: (record.created_at, record.id))
+        if stale:
+            await steps.unlist(user_id, stale)
+        return sorted(mine.values(), key=lambda record: (record.created_at, record.id))
 
     async def epoch(self, user_id: str) -> int:
         steps = self._ready()
@@ -385,10 +391,6 @@ def _valid(record: SessionRecord, epoch: Epoch | None) -> SessionRecord | None:
     if epoch is None or not epoch.allows(record):
         return None
     return record if record.epoch == epoch.number else msgspec.structs.replace(record, epoch=epoch.number)
-
-
-def _is_gone(value: bytes | None) -> bool:
-    return value is None or value.startswith(b"t:")
 
 
 def _login_refused() -> LoginRefused:

@@ -226,3 +226,18 @@ async def test_users_without_an_index_or_an_epoch_are_ended_all_the_same(redis_s
         assert not await alive(two, again.id)
         fresh = await anew(one, user_id="a}nn {")
         assert await alive(two, fresh.id)
+
+
+async def test_whoever_was_ended_is_not_kept_by_an_end_of_all_that_began_before(redis_server: RedisServer) -> None:
+    async with started(redis_server.url, 2) as (one, two):
+        session = await anew(one, user_id="ann")
+        bump, end = hold(one, "bump"), hold(two, "end")
+        keeping = asyncio.ensure_future(one.end_user("ann", reason="x", now=NOW, keep=session.id))
+        await bump.arrived.wait()  # it has seen that the session lives
+        ending = asyncio.ensure_future(two.end_user("ann", reason="y", now=NOW))
+        await end.arrived.wait()  # now it is over, though its record is still there
+        bump.release()
+        assert await keeping == []
+        assert not await alive(one, session.id)
+        end.release()
+        assert await ending == [session.id]

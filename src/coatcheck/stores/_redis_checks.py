@@ -25,13 +25,8 @@ async def check_server(server: Server, place: Place, durability: str) -> None:
     facts = await _facts(server, ("INFO", "server"), ("INFO", "replication"), ("INFO", "memory"))
     address = server.address
     _check_version(facts, address)
-    clustered = facts.get("redis_mode", facts.get("server_mode")) == "cluster"
-    if clustered and place.kind != "cluster":
-        raise UsageError(
-            f"{_name(address)} is part of a cluster: write {(place.kind and 'its nodes as ') or ''}redis+cluster://…"
-        )
-    if not clustered and place.kind == "cluster":
-        raise UsageError(f"{_name(address)} is no part of a cluster: write redis://… for a server that stands alone")
+    if facts.get("redis_mode", facts.get("server_mode")) == "cluster" and place.kind != "cluster":
+        raise UsageError(f"{_name(address)} is part of a cluster: write redis+cluster:// for it")
     if facts.get("role", "master") != "master":
         raise StoreUnavailable(
             f"{_name(address)} is a replica, which takes no writes: name its primary, or use Sentinels"

@@ -8,8 +8,9 @@ before anything is confirmed. Leaves connections and probes to `_redis_tracking`
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -24,6 +25,8 @@ from coatcheck.stores._redis_tracking import Tracker
 from coatcheck.stores.contract import Change
 
 __all__ = ["RedisChangeStream", "RedisFeed"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger("coatcheck.stores.redis")
 
@@ -181,11 +184,11 @@ class RedisFeed:
             for address in wanted
             if address not in self._trackers
         ]
-        opened = await asyncio.gather(*(tracker.open() for tracker in fresh), return_exceptions=True)
-        failed = next((one for one in opened if isinstance(one, BaseException)), None)
-        if failed is not None:
+        try:
+            await _all(tracker.open() for tracker in fresh)
+        except BaseException:
             await asyncio.gather(*(tracker.close() for tracker in fresh))
-            raise failed
+            raise
         self._trackers.update((tracker.address, tracker) for tracker in fresh)
         if fresh and self._was_open:
             self._copies.take()
@@ -204,7 +207,7 @@ class RedisFeed:
             await link.look()
             if list(self._trackers) != await link.primaries():
                 raise StoreUnavailable(f"{link.place} has another primary now")
-            await asyncio.gather(*(tracker.probe("0") for tracker in self._trackers.values()))
+            await _all(tracker.probe("0") for tracker in self._trackers.values())
         if doubtful := self._copies.take():
             versions = await self._versions(list(doubtful))
             for session_id, version in doubtful.items():
@@ -220,9 +223,7 @@ class RedisFeed:
         """
         shards = await link.shards()
         tags = {address: shards.tag_for(address) for address in self._trackers}
-        replies = await asyncio.gather(
-            *(tracker.probe(tags[address], Shards.COMMAND) for address, tracker in self._trackers.items())
-        )
+        replies = await _all(tracker.probe(tags[at], Shards.COMMAND) for at, tracker in self._trackers.items())
         for asked, (reply,) in zip(self._trackers, replies, strict=True):
             for address, slots in Shards.read(reply, asked=asked, tls=link.place.tls).primaries.items():
                 if address not in tags:
@@ -272,3 +273,15 @@ class RedisFeed:
         trackers = list(self._trackers.values())
         self._trackers.clear()
         await asyncio.gather(*(tracker.close() for tracker in trackers))
+
+
+async def _all(asked: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all at once; if one fails, none goes on behind our back."""
+    tasks = [asyncio.ensure_future(one) for one in asked]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

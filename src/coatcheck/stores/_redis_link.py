@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from redis.crc import key_slot
 from redis.exceptions import (
@@ -28,7 +28,9 @@ from coatcheck.stores._redis_server import Address, Command, Connecting, Server,
 from coatcheck.stores._redis_shards import Shards
 from coatcheck.stores._redis_url import Options, Place
 
-__all__ = ["ClusterLink", "Link", "SentinelLink", "failure", "open_link", "or_usage"]
+__all__ = ["ClusterLink", "Link", "SentinelLink", "at_start", "failure", "open_link"]
+
+T = TypeVar("T")
 
 _PAUSE = 0.02
 _LOOK_SECONDS = 1.0
@@ -299,8 +301,12 @@ class ClusterLink(Link):
         wire = await self.connect(address)
         try:
             async with asyncio.timeout(self.options.timeout):
-                await wire.send_packed_command(pack(Shards.COMMAND))
+                await wire.send_packed_command(pack(Shards.COMMAND), check_health=False)
                 return Shards.read(await wire.read_response(), asked=address, tls=self.place.tls)
+        except ResponseError as error:
+            if "cluster support disabled" in str(error):
+                raise UsageError(f"{address[0]}:{address[1]} is no part of a cluster: write redis:// for it") from error
+            raise
         finally:
             await drop(wire)
 
@@ -341,13 +347,15 @@ def failure(place: Place, error: Exception) -> StoreUnavailable:
     return StoreUnavailable(f"{place} cannot be asked: {text}")
 
 
-async def or_usage(place: Place, asked: Awaitable[Any]) -> Any:
+async def at_start(place: Place, asked: Awaitable[T]) -> T:
     """Await what is asked at the start, when it can be told who has to mend what. Raises UsageError, StoreUnavailable."""
     try:
         return await asked
-    except StoreUnavailable as error:
-        if isinstance(error.__cause__, AuthenticationError):
-            raise UsageError(f"{place} refuses the URL's user or password: {error.__cause__}") from error
-        if isinstance(error.__cause__, NoPermissionError):
-            raise UsageError(str(error)) from error
-        raise
+    except (StoreUnavailable, RedisError, OSError, TimeoutError) as error:
+        cause = error.__cause__ if isinstance(error, StoreUnavailable) else error
+        if isinstance(cause, AuthenticationError):
+            raise UsageError(f"{place} refuses the URL's user or password: {cause}") from error
+        failed = error if isinstance(error, StoreUnavailable) else failure(place, error)
+        if isinstance(cause, NoPermissionError):
+            raise UsageError(str(failed)) from error
+        raise failed from cause

@@ -9,7 +9,7 @@ Where `allow-oom` stands, a script runs while Redis is full: sessions can still 
 
 from hashlib import sha1
 
-__all__ = ["BEFORE", "BUMP", "CREATE", "END", "MAKE_EPOCH", "NOTE_SESSION", "WRITE", "Script"]
+__all__ = ["BEFORE", "BUMP", "CARRY", "CREATE", "END", "MAKE_EPOCH", "NOTE_SESSION", "WRITE", "Script"]
 
 
 class Script:
@@ -70,8 +70,7 @@ return 1
 )
 """Store a record under a key that is free. An index that is the record's own key stands for none."""
 
-WRITE = Script(
-    "write",
+_REPLACE = (
     _TELL
     + _INDEX
     + _GUARDS
@@ -91,9 +90,14 @@ else
 end
 tell(KEYS[4])
 return 1
-""",
+"""
 )
+
+WRITE = Script("write", _REPLACE)
 """Replace a record by its next version: the merging was done by the caller, on what `head` names."""
+
+CARRY = Script("carry over", _REPLACE, allow_oom=True)
+"""The same for the one session that is kept while its user's others end, which must not need memory."""
 
 END = Script(
     "end",

@@ -24,7 +24,7 @@ Command = tuple["Script | str | bytes | int", ...]
 
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
 
-_TOGETHER = 500
+_TOGETHER = 200
 """So many commands travel together at most: whoever comes after them should not wait for all their answers."""
 
 

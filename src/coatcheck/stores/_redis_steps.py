@@ -112,18 +112,26 @@ class Steps:
         return await self._write(scripts.CREATE, record, CREATED, arguments, guards, indexed=record.user_id)
 
     async def replace(
-        self, old: SessionRecord, new: SessionRecord, guards: Mapping[str, Epoch], now: float, *, moved: bool
+        self,
+        old: SessionRecord,
+        new: SessionRecord,
+        guards: Mapping[str, Epoch],
+        now: float,
+        *,
+        moved: bool = False,
+        carried: bool = False,
     ) -> bool:
         """Put the next version in a record's place; False where that is not what stands there any more.
 
-        `moved` says that the session's user or lifetime may be others now.
+        `moved` says that the session's user or lifetime may be others now, `carried` that its user's others end.
         """
         ttl = _milliseconds(new.expires_at, now) if moved else ""
         arguments = (head_of(old), pack_record(new), new.id, ttl, repr(new.expires_at), repr(now))
         note = written_note(new.version, new.generation)
         indexed = new.user_id if moved else None
         secret = new.generation != old.generation
-        return await self._write(scripts.WRITE, new, note, arguments, guards, indexed=indexed, replicated=secret) == 1
+        script = scripts.CARRY if carried else scripts.WRITE
+        return await self._write(script, new, note, arguments, guards, indexed=indexed, replicated=secret) == 1
 
     async def _write(
         self,

@@ -59,7 +59,7 @@ class Tracker:
             self._redirecting = await self._connect(self.address)
             await _ask(self._redirecting, "CLIENT", "SETNAME", "coatcheck-tracking")
             prefixes = [part for prefix in self._keys.tracked(self._node) for part in ("PREFIX", prefix)]
-            # Own writes are told too (no NOLOOP): with them, a foreign change in the same turn would be left out.
+            # Own writes are told too. With NOLOOP, which of two changes in one turn is left out would be chance.
             await _ask(self._redirecting, "CLIENT", "TRACKING", "ON", "REDIRECT", int(number), "BCAST", *prefixes)
         self._listening = asyncio.create_task(self._listen(self._told), name="coatcheck redis invalidations")
 

@@ -29,8 +29,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What may be set in a URL's query, or as keyword arguments of `RedisStore`. Times in seconds."""
 
     prefix: str = "coatcheck"
-    timeout: float = 1.0
-    connect_timeout: float = 1.0
+    timeout: float = 2.0
+    connect_timeout: float = 2.0
     connections: int = 8
     durability: str = "warn"
     wait_replicas: int = 0

@@ -24,7 +24,7 @@ from coatcheck.stores._redis_checks import check_server
 from coatcheck.stores._redis_copies import Copies
 from coatcheck.stores._redis_feed import RedisChangeStream, RedisFeed
 from coatcheck.stores._redis_keys import Keys
-from coatcheck.stores._redis_link import open_link, or_usage
+from coatcheck.stores._redis_link import at_start, open_link
 from coatcheck.stores._redis_steps import Steps
 from coatcheck.stores._redis_url import Options, parse_url
 from coatcheck.stores._redis_values import Epoch, unpack
@@ -43,7 +43,7 @@ class RedisStore:
     - `url`: `redis://user:password@host:6379/0`, `redis+sentinel://host1,host2/service`, `redis+cluster://host1,host2`;
       with `rediss` for TLS, and the same with `valkey` and `valkeys`. Its query may set what follows here.
     - `prefix`: what the names of all keys begin with ("coatcheck"); nodes with the same one share their sessions
-    - `timeout`, `connect_timeout`: seconds for an answer, and for connecting and logging in (1)
+    - `timeout`, `connect_timeout`: seconds for an answer, and for connecting and logging in (2)
     - `connections`: at most so many to each server (8), and two for the feed; what is asked for at once travels together
     - `durability`: what to do at start about a server that may forget what it acknowledged: `warn`, `require`
       (UsageError) or `any`
@@ -117,10 +117,10 @@ class RedisStore:
             self._loop = loop
             link = open_link(self._place, self._options)
             try:
-                for address in await or_usage(self._place, link.primaries()):
+                for address in await at_start(self._place, link.primaries()):
                     checking = check_server(link.server(address), self._place, self._options.durability)
-                    await or_usage(self._place, checking)
-                await or_usage(self._place, self._feed.start(link, self._keys))
+                    await at_start(self._place, checking)
+                await at_start(self._place, self._feed.start(link, self._keys))
             except BaseException:
                 await link.close()
                 raise
@@ -339,7 +339,7 @@ class RedisStore:
             carried = msgspec.structs.replace(found, version=found.version + 1)
             if found.user_id == user_id and epoch.allows(found):
                 carried = msgspec.structs.replace(carried, epoch=epoch.number)
-            if await steps.replace(found, carried, {}, self._clock.time(), moved=False):
+            if await steps.replace(found, carried, {}, self._clock.time(), carried=True):
                 return
         raise _contended(session_id)
 

@@ -29,11 +29,19 @@ class RedisServer:
     """A server of our own. `settings` are those of redis.conf."""
 
     def __init__(
-        self, *, program: str = "redis-server", port: int | None = None, tls: Path | None = None, **settings: str
+        self,
+        *,
+        program: str = "redis-server",
+        port: int | None = None,
+        tls: Path | None = None,
+        directory: Path | None = None,
+        arguments: tuple[str, ...] | None = None,
+        **settings: str,
     ) -> None:
         """Start one; with `tls` over TLS alone, with the certificate in that directory, which clients must have too."""
         self.port = port or free_port()
-        self.directory = Path(tempfile.mkdtemp(prefix="coatcheck-redis-"))
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="coatcheck-redis-"))
+        self._arguments = arguments
         self._settings = {
             "bind": "127.0.0.1",
             "port": str(self.port),
@@ -54,6 +62,15 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
+    @classmethod
+    def sentinel(cls, port: int, configuration: str) -> "RedisServer":
+        """A Sentinel, which keeps what it learns in its own file."""
+        directory = Path(tempfile.mkdtemp(prefix="coatcheck-sentinel-"))
+        (directory / "sentinel.conf").write_text(configuration)
+        return cls(
+            program="redis-sentinel", port=port, arguments=(str(directory / "sentinel.conf"),), directory=directory
+        )
+
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0?durability=any"
@@ -69,14 +86,21 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        arguments = [part for name, value in self._settings.items() for part in (f"--{name}", value)]
+        arguments = self._arguments or [part for name, value in self._settings.items() for part in (f"--{name}", value)]
         with open(self.directory / "output", "ab") as output:
-            self._process = subprocess.Popen([self._program, *arguments], stdout=output, stderr=output)
+            # A limit on file size, by which a test plays a full disk, is then told as an error and does not kill.
+            self._process = subprocess.Popen(
+                [self._program, *arguments], stdout=output, stderr=output, restore_signals=False
+            )
         deadline = time.monotonic() + 10
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"the server did not start: {(self.directory / 'log').read_text()[-2000:]}")
+                raise AssertionError(f"the server did not start: {self._said()}")
             time.sleep(0.005)
+
+    def _said(self) -> str:
+        files = [self.directory / name for name in ("output", "log")]
+        return "".join(file.read_text()[-2000:] for file in files if file.exists())
 
     def _answers(self) -> bool:
         try:

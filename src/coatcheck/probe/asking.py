@@ -16,6 +16,7 @@ from coatcheck.probe.target import Target
 
 __all__ = ["SECOND_LOOPBACK", "Asker", "version_of"]
 
+_AGENT = f"coatcheck-probe/{installed('coatcheck')}"
 SECOND_LOOPBACK = "127.0.0.2"
 """On Linux every 127.x.y.z is this machine: another address of ours, for servers on loopback."""
 
@@ -41,7 +42,7 @@ class Asker:
     def request(self, extra: Headers = (), path: str | None = None) -> Request:
         """A request with the user's header fields and ours, and `extra` behind them."""
         named = {name for name, _ in self._headers}
-        ours = (("user-agent", f"coatcheck-probe/{installed('coatcheck')}"), ("accept", "*/*"))
+        ours = (("user-agent", _AGENT), ("accept", "*/*"))
         standard = tuple(pair for pair in ours if pair[0] not in named)
         target = self.target if path is None else _with_path(self.target, path)
         return Request(self._method, target, (*standard, *self._headers, *extra))

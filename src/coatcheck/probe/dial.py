@@ -14,10 +14,10 @@ from coatcheck.probe.http2 import Http2Connection
 from coatcheck.probe.http3 import Http3Connection
 from coatcheck.probe.link import TlsClient, open_link
 from coatcheck.probe.options import Version
-from coatcheck.probe.quic import QuicClient, open_quic
+from coatcheck.probe.quic import QuicClient, QuicLink, check_quic_certificate, open_quic
 from coatcheck.probe.target import Endpoint, Target, look_up
 from coatcheck.probe.tls import client_context
-from coatcheck.probe.trace import ConnectionTrace, Purpose, Trace
+from coatcheck.probe.trace import Purpose, Trace
 
 __all__ = ["AnyConnection", "Dialer"]
 
@@ -46,6 +46,8 @@ class Dialer:
         self._contexts: dict[Version, ssl.SSLContext] = {}
         self._sessions: dict[Version, ssl.SSLSession] = {}
         self._tickets: list[SessionTicket] = []
+        self._checked: bytes | None = None
+        """The certificate that was found to be good over QUIC, DER."""
 
     async def open(
         self, version: Version, purpose: Purpose, *, local: str | None = None, resume: bool = False
@@ -54,14 +56,9 @@ class Dialer:
 
         Raises Failure; it is of the kind "not-spoken" where the server does not offer this version.
         """
-        record = self.trace.connection(version, purpose)
-        try:
-            if version == "h3":
-                return await self._open_quic(record, local, resume)
-            return await self._open_tcp(version, record, local, resume)
-        except Failure as failure:
-            record.failure = str(failure)
-            raise
+        if version == "h3":
+            return await self._open_quic(purpose, local, resume)
+        return await self._open_tcp(version, purpose, local, resume)
 
     def remember(self, version: Version, connection: AnyConnection) -> bool:
         """Keep the TLS session of this connection for `resume`; false if the server offered none."""
@@ -78,8 +75,9 @@ class Dialer:
         return True
 
     async def _open_tcp(
-        self, version: Version, record: ConnectionTrace, local: str | None, resume: bool
+        self, version: Version, purpose: Purpose, local: str | None, resume: bool
     ) -> Http1Connection | Http2Connection:
+        # Making a context reads the system's authorities, which is no part of a handshake's price.
         tls = None
         if self.target.tls:
             context = self._contexts.get(version)
@@ -88,22 +86,42 @@ class Dialer:
                 self._contexts[version] = context
             tls = TlsClient(context, self.target.host, self._sessions.get(version) if resume else None)
         endpoint = Endpoint(self.address, self.target.port)
+        record = self.trace.connection(version, purpose)
         link = await open_link(self.trace, record, endpoint, tls=tls, timeout=self._timeout, local=local)
         chosen = link.tls.selected_alpn_protocol() if link.tls is not None else None
         # A server that knows no ALPN speaks HTTP/1.1.
         if link.tls is not None and chosen != _ALPN[version] and not (chosen is None and version != "h2"):
             link.close()
-            raise Failure("not spoken: TLS did not choose it (ALPN)", "not-spoken")
+            record.failure = "not spoken: TLS did not choose it (ALPN)"
+            raise Failure(record.failure, "not-spoken")
         if version == "h2":
             return Http2Connection(link, self.trace, self._timeout)
         return Http1Connection(link, self.trace, "h1.0" if version == "h1.0" else "h1.1", self._timeout)
 
-    async def _open_quic(self, record: ConnectionTrace, local: str | None, resume: bool) -> Http3Connection:
+    async def _open_quic(self, purpose: Purpose, local: str | None, resume: bool) -> Http3Connection:
         ticket = self._tickets.pop() if resume and self._tickets else None
-        client = QuicClient(self.target.host, verify=self.verify, ca=self._ca, ticket=ticket)
-        within = min(self._timeout, _QUIC_WITHIN)
-        link = await open_quic(self.trace, record, await self._udp(), client, timeout=within, local=local)
+        endpoint = await self._udp()
+        record = self.trace.connection("h3", purpose)
+        client = QuicClient(self.target.host, ticket)
+        link = await open_quic(
+            self.trace, record, endpoint, client, timeout=min(self._timeout, _QUIC_WITHIN), local=local
+        )
+        try:
+            self._check(link)
+        except Failure as failure:
+            record.failure = str(failure)
+            link.close()
+            raise
         return Http3Connection(link, self.trace, self._timeout)
+
+    def _check(self, link: QuicLink) -> None:
+        """Check the certificate after the handshake and before the first request, so that the one costs what it costs.
+
+        Once is enough: a connection that resumes a session shows none.
+        """
+        if self.verify and not link.record.resumed and link.quic.certificate != self._checked:
+            check_quic_certificate(link.quic, self.target.host, self._ca)
+            self._checked = link.quic.certificate
 
     async def _udp(self) -> Endpoint:
         if self.alternative is None:

@@ -22,9 +22,9 @@ class KeepAliveHeader(msgspec.Struct, frozen=True):
 class ResumptionNotes(msgspec.Struct, kw_only=True):
     """How it went to take up the TLS session of an earlier connection."""
 
-    offered: bool = False
+    offered: bool | None = None
+    """Whether there was a session to take up; None: not tried."""
     accepted: bool | None = None
-    """None: not tried."""
     handshake_ms: float | None = None
 
 

@@ -5,8 +5,6 @@ Nothing is sent but GET or HEAD, and WebSocket handshakes. Leaves each version t
 
 import asyncio
 
-import msgspec
-
 from coatcheck.probe.alt_svc import find_h3
 from coatcheck.probe.asking import Asker
 from coatcheck.probe.dial import AnyConnection, Dialer
@@ -16,27 +14,19 @@ from coatcheck.probe.notes import VersionNotes, Via
 from coatcheck.probe.options import VERSIONS, WEBSOCKETS, Options, Version
 from coatcheck.probe.progress import OnProgress, Progress
 from coatcheck.probe.reach import Reached, reach
+from coatcheck.probe.redirects import Redirect
 from coatcheck.probe.run import VersionRun
 from coatcheck.probe.target import Resolved, Target, is_loopback, look_up, parse_target, redirect_target
 from coatcheck.probe.trace import Trace
 from coatcheck.probe.websocket import WebSocket, WebSocketFacts, open_websocket
 from coatcheck.probe.words import seconds_in_words
 
-__all__ = ["NAMES", "Prober", "Redirect"]
+__all__ = ["NAMES", "Prober"]
 
 NAMES: dict[Version, str] = {"h1.0": "HTTP/1.0", "h1.1": "HTTP/1.1", "h2": "HTTP/2", "h3": "HTTP/3"}
 
 _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
-
-
-class Redirect(msgspec.Struct, frozen=True, kw_only=True):
-    """One redirect, followed or not."""
-
-    status: int
-    to: str
-    followed: bool
-    other_host: bool
 
 
 class _Redirected(Exception):

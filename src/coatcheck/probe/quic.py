@@ -14,7 +14,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent
 from aioquic.quic.packet import QuicTransportParameters, pull_quic_transport_parameters
-from aioquic.tls import SessionTicket
+from aioquic.tls import Alert, SessionTicket, verify_certificate
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -24,43 +24,53 @@ from coatcheck.probe.target import Endpoint
 from coatcheck.probe.trace import ConnectionTrace, Trace
 from coatcheck.probe.words import printable, seconds_in_words, shortened
 
-__all__ = ["QuicClient", "QuicLink", "QuicReceiver", "open_quic"]
+__all__ = ["QuicClient", "QuicLink", "QuicReceiver", "check_quic_certificate", "open_quic"]
 
 _NO_ERROR = 0x100
 """H3_NO_ERROR (RFC 9114, section 8.1)."""
 _CRYPTO_ERROR = 0x100
 """TLS alerts stand behind this, in errors of the transport (RFC 9001, section 4.8)."""
-_CERTIFICATE_ALERTS = frozenset((42, 43, 44, 45, 46, 48))
 _NO_ALPN_ALERT = 120
 _LONG = 24 * 3600.0
 """Our own idle time-out: so long that only the server's counts (RFC 9000, section 10.1)."""
 
 
 class QuicClient:
-    """How to speak QUIC: the name to ask for, whom to trust, and a session to take up again."""
+    """How to speak QUIC: the name to ask for, and a session to take up again. Whom to trust is checked afterwards."""
 
-    def __init__(self, server_name: str, *, verify: bool, ca: Path | None, ticket: SessionTicket | None = None) -> None:
+    def __init__(self, server_name: str, ticket: SessionTicket | None = None) -> None:
         self.server_name = server_name
-        self.verify = verify
-        self.ca = ca
         self.ticket = ticket
 
     def configuration(self) -> QuicConfiguration:
         """Made anew for each connection, since aioquic keeps state in it."""
-        made = QuicConfiguration(
-            is_client=True, alpn_protocols=["h3"], server_name=self.server_name, idle_timeout=_LONG
-        )
+        made = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name=self.server_name)
+        made.idle_timeout = _LONG
         made.session_ticket = self.ticket
-        if not self.verify:
-            made.verify_mode = ssl.CERT_NONE
-        elif self.ca is not None:
-            made.load_verify_locations(cafile=str(self.ca))
-        else:
-            # The system's, as TLS over TCP uses them; where there are none, aioquic brings certifi's.
-            paths = ssl.get_default_verify_paths()
-            if paths.cafile or paths.capath:
-                made.load_verify_locations(cafile=paths.cafile, capath=paths.capath)
+        made.verify_mode = ssl.CERT_NONE
         return made
+
+
+def check_quic_certificate(quic: "Quic", server_name: str, ca: Path | None) -> None:
+    """Check the server's certificate as aioquic does within its handshake, where it would read all authorities each time.
+
+    The authorities are those of `ca`, or the system's; where there are none, certifi's. Raises Failure.
+    """
+    certificate = getattr(quic.tls, "_peer_certificate", None)
+    chain: list[x509.Certificate] = getattr(quic.tls, "_peer_certificate_chain", [])
+    paths = ssl.get_default_verify_paths()
+    try:
+        if not isinstance(certificate, x509.Certificate):
+            raise Alert("the server showed none")
+        verify_certificate(
+            certificate,
+            chain,
+            server_name,
+            cafile=str(ca) if ca else paths.cafile,
+            capath=None if ca else paths.capath,
+        )
+    except Alert as alert:
+        raise Failure(f"its certificate is not trusted: {shortened(str(alert))}", "certificate") from None
 
 
 class Quic(QuicConnection):
@@ -348,8 +358,6 @@ def _terminated(event: ConnectionTerminated, *, by_peer: bool) -> Failure:
     alert = event.error_code - _CRYPTO_ERROR
     if event.frame_type is not None and alert == _NO_ALPN_ALERT:
         return Failure("it speaks QUIC, but no HTTP/3 on it (ALPN)", "not-spoken")
-    if not by_peer and event.frame_type is not None and alert in _CERTIFICATE_ALERTS:
-        return Failure(f"its certificate is not trusted: {words}", "certificate")
     if "common protocol version" in event.reason_phrase:
         return Failure("it speaks neither version 1 nor 2 of QUIC", "not-spoken")
     if by_peer:

@@ -80,15 +80,15 @@ def _price(spoken: list[VersionReport]) -> list[str]:
 
 
 def _idle(spoken: list[VersionReport]) -> list[str]:
-    closed = [version for version in spoken if version.keep_alive and version.keep_alive.closed_after_s is not None]
-    if not closed:
+    by_time: dict[str, list[str]] = {}
+    for version in spoken:
+        if version.keep_alive and version.keep_alive.closed_after_s is not None:
+            after = seconds_in_words(round(version.keep_alive.closed_after_s, 1))
+            by_time.setdefault(after, []).append(version.name)
+    if not by_time:
         return []
-    times = [
-        f"{seconds_in_words(round(version.keep_alive.closed_after_s, 1))} over {version.name}"
-        for version in closed
-        if version.keep_alive and version.keep_alive.closed_after_s is not None
-    ]
-    return [f"An idle connection is closed after {joined(times)}."]
+    times = [f"{after} over {joined(names)}" for after, names in by_time.items()]
+    return [f"An idle connection is closed after {'; '.join(times)}."]
 
 
 def _missing(versions: Mapping[str, VersionReport]) -> list[str]:
@@ -96,7 +96,8 @@ def _missing(versions: Mapping[str, VersionReport]) -> list[str]:
     if h3 is not None and not h3.spoken and h3.via == "alt-svc":
         return ["HTTP/3 is announced, but dead."]
     missing = [version for version in versions.values() if not version.spoken]
-    return [f"It does not speak {joined((version.name for version in missing), 'or')}."] if missing else []
+    names = (f"{each.name} without TLS" if each.via == "prior knowledge" else each.name for each in missing)
+    return [f"It does not speak {joined(names, 'or')}."] if missing else []
 
 
 def _session(session: SessionReport) -> list[str]:

@@ -76,15 +76,16 @@ def find(evidence: Evidence) -> tuple[Finding, ...]:
 
 def _merge(found: list[Finding]) -> list[Finding]:
     """One finding for several versions where they say the same."""
-    merged: dict[tuple[str, str], Finding] = {}
+    merged: dict[tuple[str, str, str], Finding] = {}
     for each in found:
-        key = (each.code, each.words)
+        names, colon, title = each.title.partition(": ")
+        key = (each.code, each.words, title if colon else each.title)
         before = merged.get(key)
         if before is None:
             merged[key] = each
-        elif before.title != each.title:
-            names = f"{before.title.partition(':')[0]}, {each.title}"
-            merged[key] = msgspec.structs.replace(before, title=names)
+        elif colon:
+            both = f"{before.title.partition(': ')[0]}, {names}: {title}"
+            merged[key] = msgspec.structs.replace(before, title=both)
     return list(merged.values())
 
 
@@ -380,20 +381,17 @@ def _tls(evidence: Evidence) -> Iterator[Finding]:
             title=f"TLS 1.3 is not spoken, but {joined(old)}",
             words="TLS 1.3 spares one round trip in each handshake (RFC 8446, section 2).",
         )
-    lacking = [
-        version.name
-        for version in evidence.versions.values()
-        if version.tls and version.tls.resumption and not version.tls.resumption.accepted
-    ]
-    if lacking:
-        offered = any(v.tls and v.tls.resumption and v.tls.resumption.offered for v in evidence.versions.values())
-        how = "A session was offered, and then not taken up" if offered else "No session is offered"
-        yield Finding(
-            level="warn" if offered else "info",
-            code="no-resumption",
-            title=f"{joined(lacking)}: TLS sessions are not resumed",
-            words=f"{how}: each new connection pays for the certificate again.",
-        )
+    for version in evidence.versions.values():
+        resumption = version.tls.resumption if version.tls else None
+        if resumption is not None and not resumption.accepted:
+            offered = resumption.offered
+            how = "A session was offered, and then not taken up" if offered else "No session is offered"
+            yield Finding(
+                level="warn" if offered else "info",
+                code="no-resumption",
+                title=f"{version.name}: TLS sessions are not resumed",
+                words=f"{how}: each new connection pays for the certificate again.",
+            )
 
 
 # -- WebSockets, session -----------------------------------------------------------------------------------------------

@@ -287,7 +287,7 @@ class Http2Connection:
         if self._ended is not None:
             return
         self._ended = failure
-        if self.goaway is not None and self.record.closed_by == "server" and self.record.how == "FIN":
+        if self.goaway is not None and self.record.closed_by == "server" and self.record.how in ("FIN", "close_notify"):
             self.record.how, self.record.code = "GOAWAY", self.goaway.code
             self.record.reason = shortened(self.goaway.words) or self.record.reason
         self._settled.set()

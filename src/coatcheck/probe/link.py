@@ -19,6 +19,8 @@ from coatcheck.probe.words import printable, seconds_in_words
 __all__ = ["Link", "Receiver", "TlsClient", "open_link"]
 
 _CHUNK = 65536
+_FIN_WITHIN = 0.05
+"""Seconds for the FIN behind a close_notify: some servers wait for ours first."""
 
 
 class Receiver(Protocol):
@@ -71,7 +73,7 @@ class Link(asyncio.Protocol):
         return self._ended
 
     async def wait_ended(self) -> None:
-        """Wait until the connection is over, whoever ends it."""
+        """Wait until the connection is over and its socket gone, whoever ended it."""
         await self._over.wait()
 
     def attach(self, receiver: Receiver) -> None:
@@ -133,6 +135,8 @@ class Link(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The server's FIN."""
+        if self.record.how == "close_notify":
+            self.record.how = "FIN"
         if self._ended is None:
             without = self.tls is not None and self._handshake.done() and not self._notified
             self._trace.closed(self.record, "server", "FIN", reason="without TLS close_notify" if without else None)
@@ -189,6 +193,8 @@ class Link(asyncio.Protocol):
                 break
             if not data:
                 self._notified = True
+                self._trace.closed(self.record, "server", "close_notify")
+                self._end(Failure("the server closed the connection", "closed"), linger=True)
                 break
             self._give(data)
         self._flush()
@@ -206,7 +212,7 @@ class Link(asyncio.Protocol):
         else:
             self._receiver.data_received(data)
 
-    def _end(self, failure: Failure) -> None:
+    def _end(self, failure: Failure, *, linger: bool = False) -> None:
         if self._ended is not None:
             return
         self._ended = failure
@@ -216,10 +222,12 @@ class Link(asyncio.Protocol):
             early.__cause__ = failure.__cause__
             self._handshake.set_exception(early)
             self._handshake.exception()  # nobody may be waiting, which is no cause for a warning
-        if self._transport is not None:
-            self._transport.close()
-        else:
+        if self._transport is None:
             self._over.set()
+        elif linger:
+            asyncio.get_running_loop().call_later(_FIN_WITHIN, self._transport.close)
+        else:
+            self._transport.close()
         if self._receiver is not None:
             self._receiver.link_ended(failure)
 

@@ -120,7 +120,7 @@ class Prober:
             self.reached = await reach(self.trace, self.target, self.addresses, self.options)
         except Failure as failure:
             if failure.kind == "certificate" or "h3" not in self.versions:
-                raise Unreachable(str(failure), failure.kind) from None
+                raise self._unreachable(str(failure), failure.kind) from None
             return failure
         return None
 
@@ -135,7 +135,12 @@ class Prober:
         # That a version is not spoken explains less than that nothing was understood.
         failures.sort(key=lambda failure: failure[1] == "not-spoken")
         if failures:
-            raise Unreachable(*failures[0])
+            raise self._unreachable(*failures[0])
+
+    def _unreachable(self, words: str, kind: FailureKind) -> Unreachable:
+        if not self.target.tls and kind in ("closed", "reset"):
+            words += "; does it speak https:// on this port?"
+        return Unreachable(f"{self.target.authority}: {words}", kind)
 
     def _start_over(self, target: Target) -> None:
         for connection in self._kept.values():

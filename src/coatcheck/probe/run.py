@@ -48,6 +48,7 @@ class VersionRun:
         on_first: Callable[[Response, AnyConnection], None],
     ) -> None:
         self.kept: AnyConnection | None = None
+        self._last: AnyConnection | None = None
         self.session_checked = False
         """Whether requests without a cookie and with one made up were sent."""
         self._version: Version = version
@@ -59,6 +60,8 @@ class VersionRun:
         self._on_request = on_request
         self._on_first = on_first
         self._patient = True
+        self._more = options.requests if options.concurrency > 1 else 0
+        """How many requests may still be sent beside those in turn."""
 
     async def measure(self) -> None:
         """Measure all of it; a failure is noted, and ends what cannot go on."""
@@ -72,10 +75,16 @@ class VersionRun:
         if at_once > 1:
             self._notes.at_once_asked = at_once
             began = self._dialer.trace.now()
-            await (self._share(at_once) if self._version in ("h2", "h3") else self._spread(at_once))
+            if self._version in ("h2", "h3"):
+                await self._share(at_once)
+            else:
+                self._more -= at_once
+                await self._spread(at_once)
             self._notes.at_once_ms = self._dialer.trace.now() - began
-        if self.kept is not None and self._version != "h1.0" and self._dialer.target.tls:
-            await self._resume(self.kept)
+        if self._last is not None and self._version != "h1.0" and self._dialer.target.tls:
+            await self._resume(self._last)
+        if self.kept is None and self._version != "h1.0" and self._options.idle is not None and self._more:
+            await self._open_idle()
 
     # -- in turn -------------------------------------------------------------------------------------------------------
 
@@ -110,8 +119,11 @@ class VersionRun:
             # Whatever came of it, an idle connection is worth watching.
             if connection is not None:
                 self._what_is_allowed(connection)
-                if connection.record.closed_ms is None:
+                self._last = connection
+                if connection.usable or (self._version == "h1.0" and connection.record.closed_ms is None):
                     self.kept = connection
+                else:
+                    connection.close()
 
     async def _one(self, connection: AnyConnection, left: int, moving: str | None) -> Response:
         self._on_request()
@@ -220,57 +232,77 @@ class VersionRun:
         """Over HTTP/1: each on a connection of its own, since one carries one at a time."""
 
         async def one(number: int) -> None:
-            self._on_request()
             local = self._second_address if self._version == "h1.1" and number == requests - 1 else None
             connection: AnyConnection | None = None
             try:
                 connection = await self._dialer.open(self._version, "at once", local=local)
-                await self._asker.ask(connection)
-                self._notes.at_once_answered += 1
+                await self._together(connection)
                 if self._version == "h1.0" and not self._notes.kept_unasked:
                     await _ends(connection)
             except Failure:
-                pass  # it is in the trace, and not among those that were answered
+                pass  # it is in the trace
             finally:
-                if connection is not None:
+                if connection is not None and not self._keep(connection):
                     connection.close()
 
         await asyncio.gather(*(one(number) for number in range(requests)))
 
     async def _share(self, requests: int) -> None:
-        """Over HTTP/2 and 3: all on one connection, as many at once as it lets us."""
-        try:
-            connection = await self._dialer.open(self._version, "at once")
-        except Failure:
-            return
-        running: set[asyncio.Task[None]] = set()
+        """Over HTTP/2 and 3: all on one connection, as many at once as it lets us; on another if it ends before."""
+        left = requests
+        while left and self._more:
+            try:
+                connection = await self._dialer.open(self._version, "at once")
+            except Failure:
+                return  # it is in the trace
+            before, left = left, await self._share_one(connection, left)
+            if left == before:
+                return
+
+    async def _share_one(self, connection: AnyConnection, requests: int) -> int:
+        """Send them on this connection; how many have to be sent again on another."""
+        waiting, lost = requests, 0
+        running: set[asyncio.Task[bool]] = set()
         try:
             await connection.settled()
-            waiting = requests
-            while waiting or running:
-                now = min(waiting, connection.room())
-                running |= {asyncio.create_task(self._shared(connection)) for _ in range(now)}
+            while (waiting and self._more) or running:
+                now = min(waiting, connection.room(), self._more)
+                running |= {asyncio.create_task(self._together(connection)) for _ in range(now)}
                 waiting -= now
+                self._more -= now
                 if not running:
                     break  # the server has said goodbye
-                _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                lost += sum(not task.result() for task in done)
         except Failure:
             pass  # it is in the trace
         finally:
             for task in running:
                 task.cancel()
             if isinstance(connection, Http2Connection | Http3Connection):
-                self._notes.refused_streams = connection.refused
+                self._notes.refused_streams += connection.refused
                 self._what_is_allowed(connection)
-            connection.close()
+            if not self._keep(connection):
+                connection.close()
+        return waiting + lost
 
-    async def _shared(self, connection: AnyConnection) -> None:
+    async def _together(self, connection: AnyConnection) -> bool:
+        """Send one of those at once; false if it has to be sent again on another connection."""
         self._on_request()
         try:
             await self._asker.ask(connection)
-            self._notes.at_once_answered += 1
-        except Failure:
-            pass  # it is in the trace, and not among those that were answered
+        except Failure as failure:
+            # Refused streams are a finding; what a goodbye cut off is sent again, as clients do.
+            return not (failure.retry and not connection.usable)
+        self._notes.at_once_answered += 1
+        return True
+
+    def _keep(self, connection: AnyConnection) -> bool:
+        """Leave one open for idling, where none was left of those in turn."""
+        if self.kept is not None or self._version == "h1.0" or not connection.usable:
+            return self.kept is connection
+        self.kept = connection
+        return True
 
     # -- once more -----------------------------------------------------------------------------------------------------
 
@@ -287,6 +319,16 @@ class VersionRun:
         notes.accepted = resumed.record.resumed
         notes.handshake_ms = resumed.record.handshake_ms
         resumed.close()
+
+    async def _open_idle(self) -> None:
+        """A connection to be left idle, where the server has ended all others."""
+        self._more -= 1
+        try:
+            connection = await self._dialer.open(self._version, "idle")
+            self.kept = connection
+            await self._asker.ask(connection)
+        except Failure:
+            pass  # it is in the trace
 
 
 async def _ends(connection: AnyConnection) -> bool:

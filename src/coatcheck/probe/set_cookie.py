@@ -173,8 +173,12 @@ def judge_cookie(cookie: SetCookie, target: Target, address: str, over: tuple[st
 def _name(cookie: SetCookie, target: Target, session: bool) -> list[Remark]:
     name = cookie.name.lower()
     if not name.startswith(("__host-", "__secure-", "__http-")):
-        words = "Without the prefix __Host- a sibling host, or anybody on plain http, can plant a cookie of this name."
-        return [_remark("prefix", "info" if session and target.tls else "good", words if session else "No prefix.")]
+        if session and target.tls:
+            words = (
+                "Without the prefix __Host- a sibling host, or anybody on plain http, can plant a cookie of this name."
+            )
+            return [_remark("prefix", "info", words)]
+        return [_remark("prefix", "good", "None; over plain http there can be none.")] if session else []
     broken: list[str] = []
     if not cookie.secure or not target.tls:
         broken.append("Secure, over TLS")

@@ -18,6 +18,7 @@ _AXIS = 26
 _NAMES = {"h1.0": "HTTP/1.0", "h1.1": "HTTP/1.1", "h2": "HTTP/2", "h3": "HTTP/3"}
 _STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 60000)
 _MOST_TICKS = 10
+_MOST_ROWS = 3
 
 
 def timeline_svg(picture: Picture) -> str:
@@ -45,7 +46,9 @@ def timeline_svg(picture: Picture) -> str:
 
 
 def _lane(lane: Lane, y: float, scale: float) -> str:
-    height = lane.rows * _ROW - 2
+    # With many rows of requests, as tall as all of them would look like more than it is.
+    height = min(lane.rows, _MOST_ROWS) * _ROW - 2
+    top = y + (lane.rows - min(lane.rows, _MOST_ROWS)) * _ROW / 2
     begin = _LEFT + lane.begin * scale
     ready = lane.ready if lane.ready is not None else lane.end
     shake = max((ready - lane.begin) * scale, 0.8)
@@ -53,12 +56,12 @@ def _lane(lane: Lane, y: float, scale: float) -> str:
     ended = f", {lane.ended}" if lane.ended else ""
     words = f"Connection {lane.number}: handshake {milliseconds(ready - lane.begin)}{ended}"
     parts = [
-        f'<rect class="{kind}" x="{begin:.1f}" y="{y:.1f}" width="{shake:.1f}" height="{height}" rx="1.5">'
+        f'<rect class="{kind}" x="{begin:.1f}" y="{top:.1f}" width="{shake:.1f}" height="{height}" rx="1.5">'
         f"<title>{escape(words)}</title></rect>"
     ]
     if lane.bars:
         line = _LEFT + lane.end * scale
-        middle = y + height / 2
+        middle = top + height / 2
         parts.append(f'<path class="open" d="M{begin + shake:.1f} {middle:.1f}H{line:.1f}"/>')
     parts += [_bar(bar, y, scale) for bar in lane.bars]
     return "".join(parts)

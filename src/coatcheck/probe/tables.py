@@ -44,8 +44,12 @@ def connection_table(report: Report) -> Table:
     many, at_once = report.settings.requests, min(report.settings.requests, report.settings.concurrency)
     columns = (
         Column("", "The version of HTTP."),
-        Column(f"{many} in turn", "Connections that it took to send so many requests one after the other.", True),
-        Column(f"{at_once} at once", "Connections that it took to send so many together.", True),
+        Column(
+            f"connections for {many} in turn",
+            "Connections that it took to send so many requests one after the other.",
+            True,
+        ),
+        Column(f"for {at_once} at once", "Connections that it took to send so many together.", True),
         Column("session", "Whether the session's cookie was known again over this version."),
         Column("handshake", "What a new connection costs before it can carry a request: TCP and TLS, or QUIC.", True),
         Column("first request", "The first request on a new connection, behind the handshake.", True),
@@ -210,6 +214,8 @@ def websocket_table(report: Report) -> Table:
     rows: list[tuple[str, ...]] = []
     dim: list[bool] = []
     for version, facts in report.websockets.items():
+        if _silent(report, version):
+            continue  # the tables before this one say so
         dim.append(not facts.spoken)
         if not facts.spoken:
             rows.append((_WEBSOCKET_NAMES.get(version, version), facts.failure or "not accepted", "", "", ""))
@@ -235,9 +241,14 @@ def websocket_table(report: Report) -> Table:
 
 def no_websockets(report: Report) -> str:
     """One line where no WebSocket was accepted over any version."""
-    reasons = {facts.failure or "not accepted" for facts in report.websockets.values()}
-    over = " or ".join(_WEBSOCKET_NAMES.get(version, version) for version in report.websockets)
-    return f"No WebSocket here over {over}: {'; '.join(sorted(reasons))}. If there is one elsewhere, name its path with --ws-path."
+    spoken = {version: facts for version, facts in report.websockets.items() if not _silent(report, version)}
+    reasons = [f"{_WEBSOCKET_NAMES.get(version, version)} ({facts.failure})" for version, facts in spoken.items()]
+    over = f": {', '.join(reasons)}" if reasons else ""
+    return f"No WebSocket here{over}. If there is one elsewhere, name its path with --ws-path."
+
+
+def _silent(report: Report, version: str) -> bool:
+    return version in report.versions and not report.versions[version].spoken
 
 
 def session_table(report: Report) -> Table:

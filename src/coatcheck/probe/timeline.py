@@ -58,7 +58,8 @@ def lay_out(timeline: Iterable[ConnectionTrace], run: Run) -> Picture:
     """Arrange one run's connections."""
     by_version: dict[str, list[ConnectionTrace]] = {}
     for connection in timeline:
-        if connection.purpose == run and connection.requests:
+        # Of a version that is not spoken there is nothing to be seen.
+        if connection.purpose == run and any(request.status is not None for request in connection.requests):
             by_version.setdefault(connection.version, []).append(connection)
     groups = [Group(version, tuple(_lanes(connections))) for version, connections in sorted(by_version.items())]
     span = max((lane.end for group in groups for lane in group.lanes), default=0.0)

@@ -11,15 +11,16 @@ import msgspec
 
 __all__ = ["ClosedBy", "ConnectionTrace", "How", "Purpose", "RequestTrace", "Trace"]
 
-Purpose: TypeAlias = Literal["reach", "in turn", "at once", "resumption", "websocket", "redirect"]
+Purpose: TypeAlias = Literal["reach", "in turn", "at once", "resumption", "idle", "websocket", "redirect"]
 """Why a connection was opened: to find the server and its certificate, for requests one after the other, for requests at
-once, to resume a TLS session, for a WebSocket, or for a request that was answered with a redirect that was followed."""
+once, to resume a TLS session, to be left idle, for a WebSocket, or for a request whose redirect was followed."""
 
 ClosedBy: TypeAlias = Literal["server", "us", "both"]
 """Who ended a connection first. `both`: a QUIC connection that ran into its idle time-out without a word."""
 
-How: TypeAlias = Literal["FIN", "RST", "GOAWAY", "CONNECTION_CLOSE", "idle time-out", "lost"]
-"""By what a connection ended; GOAWAY stands for the FIN that came after one. `lost`: no word, nothing comes through."""
+How: TypeAlias = Literal["FIN", "close_notify", "RST", "GOAWAY", "CONNECTION_CLOSE", "idle time-out", "lost"]
+"""By what a connection ended. `close_notify`: TLS's goodbye, behind which no FIN came before our own; GOAWAY stands for
+the FIN that came after one; `lost`: no word, and nothing comes through."""
 
 
 class RequestTrace(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -21,6 +21,7 @@ __all__ = ["Http1Connection"]
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _TLS_ALERT = b"\x15\x03"
+_START = b"HTTP/"
 
 
 class Http1Connection:
@@ -38,6 +39,7 @@ class Http1Connection:
         """What came of the header section that is being read."""
         self._kept = True
         self._switched: bytes | None = None
+        self._unasked = b""
         link.attach(self)
 
     @property
@@ -98,6 +100,8 @@ class Http1Connection:
         self._waiting = asyncio.get_running_loop().create_future()
         self._unread.clear()
         self._link.write(data)
+        if self._unasked:
+            self.data_received(self._unasked)
         try:
             async with asyncio.timeout(self._timeout):
                 response = await self._waiting
@@ -127,11 +131,17 @@ class Http1Connection:
             self._switched += data
             return
         if self._waiting is None or self._waiting.done() or self._incoming is None:
-            self._kept = False  # an answer without a question, such as 408 before a connection is closed
+            # An answer without a question: a banner, if nothing was asked yet, or 408 before a connection is closed.
+            self._kept = self._kept and not self.record.requests
+            self._unasked += data if not self.record.requests else b""
             return
         self._incoming.first_byte()
         if not self._incoming.begun:
             self._unread += data
+            start = bytes(self._unread[: len(_START)])
+            if not _START.startswith(start):  # h11 would wait for a header section to end that never began
+                self._waiting.set_exception(self._garbage("it does not begin with HTTP/"))
+                return
         self._read(data)
 
     def link_ended(self, failure: Failure) -> None:
@@ -145,6 +155,8 @@ class Http1Connection:
 
     def _cut_off(self, failure: Failure) -> Failure:
         assert self._incoming is not None
+        if failure.kind not in ("closed", "reset"):
+            return failure
         silent = self._incoming.record.first_byte_ms is None
         where = "before it answered" if silent else "in the middle of its response"
         # On a connection that was idle it may have closed while our request was on its way.
@@ -160,7 +172,7 @@ class Http1Connection:
                     break
                 self._happened(event)
         except h11.RemoteProtocolError as error:
-            self._waiting.set_exception(self._garbage(error))
+            self._waiting.set_exception(self._garbage(str(error)))
         except Failure as failure:
             self._waiting.set_exception(failure)
 
@@ -193,15 +205,15 @@ class Http1Connection:
         del self._unread[:length]
         return length
 
-    def _garbage(self, error: h11.RemoteProtocolError) -> Failure:
+    def _garbage(self, error: str) -> Failure:
         assert self._incoming is not None
         came = bytes(self._unread[:40])
         if came.startswith(_TLS_ALERT):
             return Failure("it speaks TLS on this port: use https://", "garbage")
         if self._incoming.begun:
-            return Failure(f"its response breaks off or is malformed ({shortened(str(error))})", "garbage")
+            return Failure(f"its response breaks off or is malformed ({shortened(error)})", "garbage")
         if came.startswith(b"HTTP/1."):
-            return Failure(f"its response is malformed ({shortened(str(error))})", "garbage")
+            return Failure(f"its response is malformed ({shortened(error)})", "garbage")
         if not came:
             return Failure("the server closed the connection before it answered", "closed")
         return Failure(f"what it answered is no HTTP: {shortened(came.decode('latin-1'), 40)!r}", "garbage")

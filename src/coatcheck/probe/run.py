@@ -105,16 +105,18 @@ class VersionRun:
                 except Failure as failure:
                     if moving:
                         break  # it did not survive, which is an answer
-                    if not failure.retry or again or not left:
+                    if not failure.retry or again:
                         raise
-                    again, said_goodbye = True, True
+                    again = said_goodbye = True
                     self._notes.lost_requests += 1
-                    self._notes.unannounced += 1
+                    self._notes.unannounced += isinstance(connection, Http1Connection) or not connection.goaway
                     continue
                 again = False
                 said_goodbye = _says_goodbye(connection, response)
                 self._look(connection, response)
                 await self._after(connection, left)
+            if connection is not None and not connection.usable and self._version != "h1.0":
+                await self._part(connection)
         finally:
             # Whatever came of it, an idle connection is worth watching.
             if connection is not None:

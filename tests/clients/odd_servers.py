@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.asyncio.server import serve
@@ -213,40 +213,30 @@ class PortBound(asyncio.DatagramProtocol):
 
     def __init__(self, upstream: int) -> None:
         self._upstream = ("127.0.0.1", upstream)
-        self._clients: dict[tuple[str, int], asyncio.DatagramTransport] = {}
+        self._flows: dict[tuple[str, int], socket.socket] = {}
         self._transport: asyncio.DatagramTransport | None = None
-        self._forwarding: set[asyncio.Future[None]] = set()
-        self.seen: set[tuple[str, int]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        known = addr in self.seen
-        self.seen.add(addr)
-        # A long header begins a connection; what begins with a short one from an unknown port belongs to nobody.
-        if known or data[0] & 0x80:
-            task = asyncio.ensure_future(self._forward(data, addr))
-            self._forwarding.add(task)
-            task.add_done_callback(self._forwarding.discard)
+        # A long header begins a connection; a short one from a port that began none belongs to nobody.
+        if addr not in self._flows and data[0] & 0x80:
+            flow = self._flows[addr] = socket.socket(type=socket.SOCK_DGRAM)
+            flow.setblocking(False)
+            flow.connect(self._upstream)
+            asyncio.get_running_loop().add_reader(flow, self._back, flow, addr)
+        if addr in self._flows:
+            self._flows[addr].send(data)
 
-    async def _forward(self, data: bytes, addr: tuple[str, int]) -> None:
-        if addr not in self._clients:
-            relay = self
-
-            class Back(asyncio.DatagramProtocol):
-                def datagram_received(self, data: bytes, _: tuple[str, int]) -> None:
-                    assert relay._transport is not None
-                    relay._transport.sendto(data, addr)
-
-            loop = asyncio.get_running_loop()
-            self._clients[addr], _ = await loop.create_datagram_endpoint(Back, remote_addr=self._upstream)
-        self._clients[addr].sendto(data)
+    def _back(self, flow: socket.socket, addr: tuple[str, int]) -> None:
+        assert self._transport is not None
+        self._transport.sendto(flow.recv(65536), addr)
 
     def close(self) -> None:
-        for transport in self._clients.values():
-            transport.close()
+        for flow in self._flows.values():
+            asyncio.get_running_loop().remove_reader(flow)
+            flow.close()
 
 
 @asynccontextmanager

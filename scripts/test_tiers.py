@@ -37,7 +37,7 @@ class Tier:
 
 TIERS = {
     "core": Tier(budget=90, covers=True, pytest=("-n", "2", "--dist", "worksteal")),
-    "stores": Tier(budget=120, covers=True),
+    "stores": Tier(budget=120, covers=True, packages=("redis-server=redis-server",)),
     "transports": Tier(budget=150, packages=("curl=curl",)),
     "browser": Tier(
         budget=90,
@@ -50,10 +50,18 @@ TIERS = {
             "jq=jq",
         ),
     ),
-    "faults": Tier(budget=100, covers=True),
+    "faults": Tier(budget=100, covers=True, packages=("redis-server=redis-server",)),
     "slow": Tier(
         required=False,
-        packages=("curl=curl", "nginx=/usr/sbin/nginx", "systemd=systemd-analyze", "nodejs=node", "npm=npm"),
+        packages=(
+            "curl=curl",
+            "nginx=/usr/sbin/nginx",
+            "nodejs=node",
+            "npm=npm",
+            "redis-sentinel=redis-sentinel",
+            "redis-server=redis-server",
+            "systemd=systemd-analyze",
+        ),
         pytest=("-n", "0"),
     ),
 }

@@ -15,10 +15,10 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 class served:
     """A server's process on a free port, ended in the end."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, **environ: str) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         fd = str(self._listener.fileno())
-        environment = dict(os.environ)
+        environment = {**os.environ, **environ}
         if name.startswith("flask_"):
             command = [sys.executable, "-m", "flask", "--app", str(EXAMPLES / name), "run"]
             # As its reloader hands its socket on.

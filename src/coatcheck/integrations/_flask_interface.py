@@ -8,7 +8,6 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any, cast
 
 from flask import Flask, Request, Response, current_app, got_request_exception, request
@@ -29,9 +28,7 @@ __all__ = ["CoatcheckInterface"]
 
 _log = logging.getLogger("coatcheck.flask")
 
-_SESSION = "coatcheck.session"
-_REFUSAL = "coatcheck.refusal"
-_CURRENT = "coatcheck.current"
+_OPENED = "coatcheck"
 
 _LOOKED_AT = (
     ("HTTP_COOKIE", b"cookie"),
@@ -39,6 +36,18 @@ _LOOKED_AT = (
     ("HTTP_ORIGIN", b"origin"),
     ("HTTP_SEC_FETCH_SITE", b"sec-fetch-site"),
 )
+
+
+class _Opened:
+    """What was opened for one Request, and kept with it: not in the environ, which goes from request to request."""
+
+    __slots__ = ("entered", "refusal", "session", "thread")
+
+    def __init__(self, session: FlaskSession, refusal: Refusal | None) -> None:
+        self.session = session
+        self.refusal = refusal
+        self.entered: Any = None
+        self.thread = 0
 
 
 class CoatcheckInterface(SessionInterface):
@@ -90,9 +99,8 @@ class CoatcheckInterface(SessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> SessionMixin:
         """Give the session of a request. For one that is refused it keeps nothing, and `_refuse` answers."""
-        environ = request.environ
         thread = self.thread
-        carried = self._credentials.examine(_scope_of(environ))
+        carried = self._credentials.examine(_scope_of(request.environ))
         found: Session | Refusal | None
         if carried is None:
             found = Session(thread.sessions)
@@ -105,42 +113,43 @@ class CoatcheckInterface(SessionInterface):
                     found = thread.run(self._authenticator.load(carried))
                 except StoreUnavailable as error:
                     found = unavailable(error)
+        refusal = None
         if isinstance(found, Refusal):
-            environ[_REFUSAL] = found
+            refusal = found
             found = Session(thread.sessions, silent=True)
         session = FlaskSession.of(found)
-        environ[_SESSION] = session
-        if _CURRENT not in environ:
-            environ[_CURRENT] = threading.get_ident(), enter(session, on_loop=False)
+        # The test client's session_transaction opens a second one within the request's context: it is never entered.
+        if _OPENED not in request.__dict__:
+            opened = request.__dict__[_OPENED] = _Opened(session, refusal)
+            opened.thread = threading.get_ident()
+            opened.entered = enter(session, on_loop=False)
         return cast("SessionMixin", session)
 
     def _refuse(self) -> Response | None:
         """Run before every other function that runs before a request."""
-        refusal: Refusal | None = request.environ.get(_REFUSAL)
+        refusal = _opened().refusal
         return None if refusal is None else _become(current_app.response_class(), refusal)
 
     # ---- out
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Store what was changed, and tell the client. Where it cannot be stored, the response becomes the refusal."""
-        if not isinstance(session, FlaskSession):
-            return
-        if session.used:
-            if self._must_ask(session):
-                refusal = self._store(session)
+        ours = cast("FlaskSession", session)
+        if ours.used:
+            if self._must_ask(ours):
+                refusal = self._store(ours)
                 if refusal is not None:
                     _become(response, refusal)
-            self._add_headers(session, response)
-        late = functools.partial(self._late, session)
+            self._add_headers(ours, response)
+        late = functools.partial(self._late, ours)
         if response.is_streamed and not response.direct_passthrough:
-            response.response = _Stream(cast("Iterable[Any]", response.response), session, late)
+            response.response = _Stream(cast("Iterable[Any]", response.response), ours, late)
         else:
             response.call_on_close(late)
 
     def _must_ask(self, session: FlaskSession) -> bool:
         """Whether there is something to store, or to find out about a new cookie, that this thread cannot do itself."""
-        # For a visitor who stored nothing nothing is made, whatever `permanent` says.
-        if session.needs_commit() and (session.record is not None or session.touched()):
+        if _has_changes(session):
             return True
         change = session.cookie_change
         if change is None or change.token is None:
@@ -192,7 +201,7 @@ class CoatcheckInterface(SessionInterface):
 
     def _late(self, session: FlaskSession) -> None:
         """Store what was changed after the response had started."""
-        if session.used and session.needs_commit():
+        if session.used and _has_changes(session):
             try:
                 stored = self.thread.run(session.commit(cookie=False))
             except StoreUnavailable as error:
@@ -208,23 +217,22 @@ class CoatcheckInterface(SessionInterface):
 
     def _answer_error(self, error: StoreUnavailable | SessionRefused) -> Response:
         """Answer an error of ours that a view let out. Verbs that were called stand, and so does the cookie that they made."""
-        session: FlaskSession = request.environ[_SESSION]
+        session = _opened().session
         session.discard()
         return _become(current_app.response_class(), refusal_of(error, by_bearer=session.by_bearer))
 
     def _discard(self, app: Flask, **about: object) -> None:
         """An exception that the application lets out discards what is pending."""
-        session: FlaskSession | None = request.environ.get(_SESSION)
-        if session is not None:
-            session.discard()
+        opened: _Opened | None = request.__dict__.get(_OPENED)
+        if opened is not None:
+            opened.session.discard()
 
     def _left(self, error: BaseException | None) -> None:
-        entered = request.environ.get(_CURRENT)
-        # A copy of the request's context may be torn down in another thread, before this one.
-        if entered is not None and entered[0] == threading.get_ident():
-            del request.environ[_CURRENT]
-            with suppress(ValueError):
-                leave(entered[1])
+        opened: _Opened | None = request.__dict__.get(_OPENED)
+        # A copy of the request's context may be torn down in another thread, before this one; a stream's own, after it.
+        if opened is not None and opened.entered is not None and opened.thread == threading.get_ident():
+            entered, opened.entered = opened.entered, None
+            leave(entered)
 
 
 class _Stream:
@@ -266,6 +274,15 @@ class _Stream:
         if not self._over:
             self._over = True
             self._late()
+
+
+def _has_changes(session: Session) -> bool:
+    # For a visitor who stored nothing nothing is made, whatever `permanent` says.
+    return session.needs_commit() and (session.record is not None or session.touched())
+
+
+def _opened() -> _Opened:
+    return cast("_Opened", request.__dict__[_OPENED])
 
 
 def _scope_of(environ: dict[str, Any]) -> dict[str, Any]:

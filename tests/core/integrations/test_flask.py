@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -33,7 +34,7 @@ from coatcheck import (
 )
 from coatcheck.integrations.flask import Coatcheck, LoginRequired, current_user_id, login_required, session
 from coatcheck.stores.memory import MemoryStore
-from coatcheck.testing import ManualClock
+from coatcheck.testing import GatedStore, ManualClock
 from coatcheck.tokens import AccessTokens, KeyRing
 from tests.core.integrations.flask_site import COOKIE, Site, cookie_of, set_cookies, site, sites
 
@@ -129,6 +130,26 @@ def test_a_verb_that_cannot_be_written_is_503_unless_the_application_answers_its
     mine.add_url_rule("/", "root", lambda: session.sync.log_in("user"))
     answer = mine.test_client().get("/")
     assert (answer.status_code, answer.text) == (500, "mine")
+
+
+def test_a_store_that_cannot_be_opened_is_503_until_it_can() -> None:
+    class Shut(GatedStore):
+        async def start(self) -> None:
+            if self.down:
+                raise StoreUnavailable("shut")
+            await super().start()
+
+    clock = ManualClock()
+    here = Site(Shut(MemoryStore(clock=clock)), clock)
+    here.store.down = True
+    assert here.client(cookie="A" * 22 + "." + "B" * 43).get("/whoami").status_code == 503
+    answer = here.client().get("/write")
+    assert (answer.status_code, set_cookies(answer)) == (503, [])
+    assert here.client().post("/login").status_code == 503
+    assert here.client().get("/whoami").status_code == 200
+    here.store.down = False
+    assert here.who(here.logged_in()) == "user"
+    here.coatcheck.close()
 
 
 # ---- P3: nothing lost, nothing raised from the dead
@@ -363,9 +384,8 @@ def test_a_warm_request_asks_neither_the_store_nor_the_sessions_thread(kind: str
 
 def test_marking_every_session_permanent_costs_a_warm_request_nothing(here: Site) -> None:
     here.app.before_request(lambda: setattr(flask.session, "permanent", True))
-    visitor = here.client()
-    assert not set_cookies(visitor.get("/whoami"))
-    assert not here.store.calls
+    assert not set_cookies(here.client().get("/whoami", buffered=True))
+    assert not here.sessions.started, "nothing was asked of the sessions' thread"
     client = here.client()
     assert "Max-Age=100000" in set_cookies(client.get("/write"))[0]
     here.store.calls.clear()
@@ -753,6 +773,11 @@ def test_a_stream_that_nobody_reads_is_closed_and_stores_nothing(here: Site) -> 
     assert stored_in(client) == {}
 
 
+def test_any_iterable_may_be_streamed(here: Site) -> None:
+    here.add("/stream", lambda: Response(iter(["one", "two"])))
+    assert here.logged_in().get("/stream", buffered=True).text == "onetwo"
+
+
 def test_a_session_begun_in_a_stream_is_dropped_with_a_warning(here: Site, caplog: pytest.LogCaptureFixture) -> None:
     def pieces() -> Iterator[str]:
         session["late"] = True
@@ -927,6 +952,25 @@ def test_a_request_within_a_request_leaves_the_outer_ones_session_as_it_was(here
         current_session()
 
 
+def test_an_application_that_another_one_asks_with_its_own_environ_has_its_own_session(here: Site) -> None:
+    inner = Flask("inner")
+    others = Coatcheck(inner, "memory://", cookie=CookiePolicy(name="__Host-other"))
+
+    @inner.get("/outer")
+    def root() -> str:
+        session["n"] = 1
+        assert current_session() == session
+        return f"{current_session().user_id}"
+
+    def outer() -> list[Any]:
+        asked = Response.from_app(inner.wsgi_app, flask.request.environ, buffered=True)
+        return [asked.get_data(as_text=True), len(set_cookies(asked)), current_session().user_id, dict(session)]  # type: ignore[arg-type]
+
+    here.add("/outer", outer)
+    assert json.loads(here.logged_in().get("/outer").data) == ["None", 1, "user", {}]
+    others.close()
+
+
 def test_a_copy_of_the_context_that_ends_in_another_thread_leaves_this_ones_session(here: Site) -> None:
     def outer() -> list[Any]:
         seen: list[Any] = []
@@ -982,6 +1026,17 @@ def test_an_application_factory_reads_the_configuration() -> None:
             coatcheck.init_app(one)
     finally:
         coatcheck.close()
+
+
+def test_a_forked_child_makes_sessions_of_its_own_from_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    apps, kept = [Flask("by URL"), Flask("by Sessions")], Sessions("memory://")
+    coatcheck, other = Coatcheck(apps[0], "memory://"), Coatcheck(apps[1], kept)
+    before = coatcheck.sessions
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # as if this were the child
+    made = coatcheck.sessions
+    assert made is not before
+    assert coatcheck.sessions is made
+    assert other.sessions is kept
 
 
 def test_what_is_given_wrongly_is_refused_with_the_line_to_write() -> None:

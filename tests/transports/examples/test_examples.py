@@ -126,3 +126,8 @@ def test_it_runs_on_a_real_server_and_sessions_outlive_its_restart(name: str, tm
         assert httpx.post(f"{url}/logout", headers=headers).text == "Logged out"
         assert httpx.get(f"{url}/profile", headers=headers).status_code == 401
         assert httpx.get(f"{url}/profile").text == "Unauthorized"
+
+
+def test_the_readme_names_every_example() -> None:
+    readme = (EXAMPLES / "README.md").read_text()
+    assert [path.name for path in sorted(EXAMPLES.glob("*.py")) if f"`{path.name}`" not in readme] == []

@@ -54,9 +54,11 @@ _MEMORY = Path("/dev/shm")
 _ROOMY = 2**30
 
 
-def _directory(*, durable: bool = False) -> Path:
-    """A directory of the package's user's. In memory, where there is room and nothing in it has to outlive anything."""
-    in_memory = not durable and _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK)
+def _directory() -> Path:
+    """A directory of the package's user's. In memory, where there is room: kill -9 is survived by what was written there
+    just as by what was written to a disk, and no test cuts the power.
+    """
+    in_memory = _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK)
     where = _MEMORY if in_memory and shutil.disk_usage(_MEMORY).free > _ROOMY else None
     path = Path(tempfile.mkdtemp(prefix="coatcheck-postgres-", dir=where))
     if os.geteuid() == 0:
@@ -93,7 +95,7 @@ class PostgresServer:
     def __init__(
         self, template: Path, *, durable: bool = False, limit_file_size: int | None = None, **settings: str
     ) -> None:
-        self.directory = _directory(durable=durable)
+        self.directory = _directory()
         self.port = free_port()
         self._settings = {**_ALWAYS, **({} if durable else _QUICK), **settings}
         self._limit = limit_file_size
@@ -114,7 +116,7 @@ class PostgresServer:
             command += ["-c", f"{name}={value}"]
         command = _as_nobody(command)
         if self._limit is not None:
-            command = ["prlimit", f"--fsize={self._limit}", *command]
+            command = ["prlimit", f"--fsize={self._limit}:unlimited", *command]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         self._await_ready(data / "postmaster.pid")
@@ -164,6 +166,11 @@ class PostgresServer:
                         found.append(int(entry.name))
         return found
 
+    def lift_limit(self) -> None:
+        """Let files become as long as they like."""
+        for pid in (self.pid, *self.backends()):
+            subprocess.run(_as_nobody(["prlimit", f"--pid={pid}", "--fsize=unlimited"]), check=True)
+
     def freeze(self) -> None:
         for pid in (self.pid, *self.backends()):
             os.kill(pid, signal.SIGSTOP)
@@ -212,6 +219,9 @@ class PgBouncer:
         )
         for path in self.directory.iterdir():
             path.chmod(0o644)
+        self.start()
+
+    def start(self) -> None:
         with (self.directory / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 _as_nobody(["/usr/sbin/pgbouncer", str(self.directory / "ini")]),
@@ -226,6 +236,12 @@ class PgBouncer:
             assert self._process.poll() is None, self.said()
             time.sleep(0.01)
         raise AssertionError(f"PgBouncer did not start:\n{self.said()}")
+
+    def restart(self) -> None:
+        """Drop every client and server at once, and begin anew on the same port."""
+        self._process.kill()
+        self._process.wait(10)
+        self.start()
 
     def url(self, *, user: str = "postgres", database: str = "postgres", **options: object) -> str:
         query = f"?{urlencode(options)}" if options else ""

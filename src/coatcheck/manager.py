@@ -728,15 +728,14 @@ class Sessions:
             await asyncio.sleep(0)
 
     async def _flush(self) -> None:
-        seen, self._seen = self._seen, {}
+        seen = dict(self._seen)
         if not seen:
             return
-        try:
-            await self.store.touch(seen)
-        except StoreUnavailable:
-            for session_id, at in seen.items():
-                self._seen[session_id] = max(at, self._seen.get(session_id, at))
-            raise
+        await self.store.touch(seen)
+        # Only now: until they are written, nobody but this node knows of them, and whoever asks in between must be told.
+        for session_id, at in seen.items():
+            if self._seen.get(session_id) == at:
+                del self._seen[session_id]
 
     async def _confirm(self) -> None:
         """Look up sessions with live connections of which the feed left doubt; close what is over or cannot be confirmed."""

@@ -72,8 +72,8 @@ class Response:
         self._start_headers: Any = ()
         self._tail = b"\n\n"  # the last bytes of an event stream
         self._live: Live | None = None
-        self.started = False
-        self.complete = False
+        self.started: bool = False
+        self.complete: bool = False
         """Whether a live response was given its end."""
 
     # ---- out

@@ -149,8 +149,7 @@ class CoatcheckInterface(SessionInterface):
 
     def _must_ask(self, session: FlaskSession) -> bool:
         """Whether there is something to store, or to find out about a new cookie, that this thread cannot do itself."""
-        # For a visitor who stored nothing nothing is made, whatever `permanent` says.
-        if session.needs_commit() and (session.record is not None or session.touched()):
+        if _has_changes(session):
             return True
         change = session.cookie_change
         if change is None or change.token is None:
@@ -202,7 +201,7 @@ class CoatcheckInterface(SessionInterface):
 
     def _late(self, session: FlaskSession) -> None:
         """Store what was changed after the response had started."""
-        if session.used and session.needs_commit():
+        if session.used and _has_changes(session):
             try:
                 stored = self.thread.run(session.commit(cookie=False))
             except StoreUnavailable as error:
@@ -275,6 +274,11 @@ class _Stream:
         if not self._over:
             self._over = True
             self._late()
+
+
+def _has_changes(session: Session) -> bool:
+    # For a visitor who stored nothing nothing is made, whatever `permanent` says.
+    return session.needs_commit() and (session.record is not None or session.touched())
 
 
 def _opened() -> _Opened:

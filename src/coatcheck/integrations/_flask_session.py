@@ -42,7 +42,7 @@ class FlaskSession(Session):
     @property
     def permanent(self) -> bool:
         """Whether the cookie outlives the browser's session; setting it is `remember`. Costs nothing where it is so already."""
-        self.used = True
+        self.mark_accessed()
         if self._remember is not None:
             return self._remember
         return self._record is not None and self._record.remember
@@ -73,7 +73,8 @@ class FlaskSession(Session):
 
     @accessed.setter
     def accessed(self, value: bool) -> None:
-        self.used = self.used or value
+        if value:
+            self.mark_accessed()
 
     # Flashed messages are tuples, and may be Markup. Neither could be stored as it is, and both must come back.
 

@@ -174,7 +174,8 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin):
             if _demands(handler):
                 known = [*(handler.security or ())]
                 handler.security = [*known, *(each for each in self._requirements if each not in known)]
-                handler.raises = [*{*(handler.raises or ()), NotAuthorizedException}]
+                raised = [*(handler.raises or ())]
+                handler.raises = raised if NotAuthorizedException in raised else [*raised, NotAuthorizedException]
 
     def _schemes(self) -> Iterable[tuple[str, SecurityScheme]]:
         yield (

@@ -51,7 +51,7 @@ class EdgeProcess:
         self._statistics = statistics
         self._log = log
         self._admin = Admin(directory / "admin.sock")
-        self._served = ServedCertificate(settings, directory, directory / "secret.json", log)
+        self._served = ServedCertificate(settings, directory, log)
         self._child = Child(
             "the edge (Envoy)",
             self._argv,
@@ -148,7 +148,8 @@ class EdgeProcess:
             worker_sockets=self._worker_sockets,
             grpc_sockets=self._grpc_sockets,
             admin_socket=str(self._directory / "admin.sock"),
-            secret_file=str(self._directory / "secret.json"),
+            secret_file=str(self._served.secret_file),
+            address_secret_file=str(self._served.address_secret_file),
             public_origins=settings.public_origins,
             limits=settings.limits,
             trusted_proxies=settings.trusted_proxies,

@@ -111,6 +111,9 @@ class SessionInterceptor(grpc.aio.ServerInterceptor):
         """Give what decides whose call this is. For servers that go by more than one cookie policy."""
         return self._admission
 
+    def prepare(self, context: Any) -> None:
+        """Called with the context of each call, before anything else is done. For servers that have something to say in all."""
+
     # ---- the kinds of calls
 
     def _unary(self, name: str, handler: Handler) -> Any:
@@ -188,6 +191,7 @@ class SessionInterceptor(grpc.aio.ServerInterceptor):
 
     async def _admit(self, name: str, context: Any) -> Call:
         """Give the call and its session, or abort."""
+        self.prepare(context)
         headers = headers_of(context.invocation_metadata())
         admission = self.admission(headers)
         session = await admission.admit(headers)

@@ -58,9 +58,9 @@ def test_the_answers_media_type_is_the_one_that_is_wanted_most(accept: str | Non
 
 
 def test_a_header_of_many_ranges_is_read_in_no_time() -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     accepted("a/b;q=0.1;x=y," * 5000)
-    assert time.perf_counter() - begun < 0.05
+    assert time.process_time() - begun < 0.1
 
 
 # ---- what is asked
@@ -241,9 +241,9 @@ def test_aliases_and_depth_and_cost_are_bounded_however_they_are_written() -> No
 
 def test_fragments_that_double_each_other_are_measured_in_no_time() -> None:
     chain = " ".join(f"fragment F{number} on Query {{ ...F{number + 1} ...F{number + 1} }}" for number in range(60))
-    begun = time.perf_counter()
+    begun = time.process_time()
     refused = check(f"{{ ...F0 }} {chain} fragment F60 on Query {{ me {{ id }} }}")
-    assert time.perf_counter() - begun < 0.1
+    assert time.process_time() - begun < 0.1
     assert refused is not None
 
 

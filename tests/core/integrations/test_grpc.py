@@ -14,7 +14,7 @@ import h2.connection
 import pytest
 
 from coatcheck import UsageError, current_session
-from coatcheck.integrations.grpc import SessionInterceptor, require_login
+from coatcheck.integrations.grpc import SessionInterceptor, require_fresh, require_login
 from tests.core.integrations.grpc_site import (
     BOTH,
     CLIENT,
@@ -290,10 +290,34 @@ async def test_fresh_within_wants_a_recent_login(kind: str, style: Style) -> Non
         assert await responses(kind, site.call(kind, metadata=ada)) == [b"ada"]
         site.clock.advance(301)
         call = site.call(kind, metadata=ada)
-        assert await status(call) == (grpc.StatusCode.UNAUTHENTICATED, "A more recent login is required.")
+        assert await status(call) == (grpc.StatusCode.UNAUTHENTICATED, "A more recent login is required")
         challenge = dict(await call.trailing_metadata())["www-authenticate"]
         assert challenge.startswith('Bearer error="insufficient_user_authentication"')
         assert 'max_age="300"' in challenge
+
+
+@styles
+async def test_require_fresh_asks_the_store_past_every_copy(kind: str, style: Style) -> None:
+    async with Site() as site:
+        site.serve(kind, require_fresh()(style(who)))
+        session_id, ada = await site.log_in()
+        assert await responses(kind, site.call(kind, metadata=ada)) == [b"ada"]
+        site.store.feed_cut = True
+        await site.store.inner.end([session_id], reason="elsewhere", now=site.clock.time())
+        # This node's copy may still be believed, and is not.
+        assert await status(site.call(kind, metadata=ada)) == (grpc.StatusCode.UNAUTHENTICATED, "Nobody is logged in.")
+        assert (await status(site.call(kind)))[0] is grpc.StatusCode.UNAUTHENTICATED
+        _, bob = await site.log_in("bob")
+        site.store.down = True
+        assert (await status(site.call(kind, metadata=bob)))[0] is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_what_is_refused_is_counted_by_its_cause() -> None:
+    async with Site(bearer=True) as site:
+        site.serve(UNARY, unary(who))
+        await status(site.call(UNARY, metadata=[("origin", "https://evil.example")]))
+        await status(site.call(UNARY, metadata=[("authorization", "Bearer x.y.z")]))
+        assert site.sessions.counted.refused == {"cross-site": 1, "invalid token": 1}
 
 
 async def test_a_server_can_require_a_login_for_all_but_some_methods() -> None:

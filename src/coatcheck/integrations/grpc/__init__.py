@@ -14,6 +14,6 @@ except ImportError as _error:
 
 from coatcheck.integrations.grpc._client import token_channel
 from coatcheck.integrations.grpc._interceptor import SessionInterceptor
-from coatcheck.integrations.grpc._logins import require_login
+from coatcheck.integrations.grpc._logins import require_fresh, require_login
 
-__all__ = ["SessionInterceptor", "require_login", "token_channel"]
+__all__ = ["SessionInterceptor", "require_fresh", "require_login", "token_channel"]

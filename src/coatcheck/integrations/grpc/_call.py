@@ -10,9 +10,11 @@ from typing import Any, Never, TypeVar
 
 import grpc
 
+from coatcheck.asgi.refusals import refusal_of
+from coatcheck.asgi.responses import drop_dead_cookie
 from coatcheck.cookies import CookiePolicy
 from coatcheck.errors import SessionRefused, StoreUnavailable
-from coatcheck.integrations.grpc.answers import Metadata, answer_to
+from coatcheck.integrations.grpc.answers import Metadata, refused
 from coatcheck.manager import Sessions
 from coatcheck.session import Session
 
@@ -84,7 +86,9 @@ class Call:
         self.session.discard()
         if not self._begun:
             await self._send_first()
-        await answer_to(error, by_bearer=self.session.by_bearer).give(self.context)
+        refusal = refusal_of(error, by_bearer=self.session.by_bearer)
+        self._sessions.counted.refused[refusal.cause] += 1
+        await refused(refusal).give(self.context)
 
     async def _send_first(self, metadata: Metadata = (), *, at_once: bool = False) -> None:
         cookie = await self._set_cookie()
@@ -96,21 +100,18 @@ class Call:
             await asyncio.shield(self.sending)
 
     async def _set_cookie(self) -> Metadata:
-        """Give the Set-Cookie that the session wants, unless it was ended, or got another secret, since it was made."""
         session = self.session
-        change = None if session.by_bearer else session.cookie_change
+        if session.by_bearer:
+            return ()
+        await drop_dead_cookie(self._sessions, session)
+        change = session.cookie_change
         if change is None:
             return ()
         if change.token is None:
-            return (("set-cookie", self._cookie.delete_cookie().decode("ascii")),)
-        token = change.token.encode("ascii")
-        if self._sessions.load_cached(token) is None:
-            try:
-                if (await self._sessions.load(token)).record is None:
-                    return ()
-            except StoreUnavailable:
-                pass  # what the verb answered is the last that is known
-        return (("set-cookie", self._cookie.set_cookie(change.token, max_age=change.max_age).decode("ascii")),)
+            line = self._cookie.delete_cookie()
+        else:
+            line = self._cookie.set_cookie(change.token, max_age=change.max_age)
+        return (("set-cookie", line.decode("ascii")),)
 
 
 class Context:

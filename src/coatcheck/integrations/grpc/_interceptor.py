@@ -18,7 +18,7 @@ from coatcheck.cookies import CookiePolicy
 from coatcheck.credentials import Refusal, Verifier
 from coatcheck.errors import SessionRefused, StoreUnavailable, TooManyConnections, UsageError
 from coatcheck.integrations.grpc._call import Call, Context
-from coatcheck.integrations.grpc._logins import demand
+from coatcheck.integrations.grpc._logins import LOGIN
 from coatcheck.integrations.grpc._stream import Requests, Stream, StreamContext
 from coatcheck.integrations.grpc._threads import call_in_thread, stream_in_thread
 from coatcheck.integrations.grpc.admission import Admission, Headers, headers_of
@@ -111,9 +111,6 @@ class SessionInterceptor(grpc.aio.ServerInterceptor):
         """Give what decides whose call this is. For servers that go by more than one cookie policy."""
         return self._admission
 
-    def prepare(self, context: Any) -> None:
-        """Called with the context of each call, before anything else is done. For servers that have something to say in all."""
-
     # ---- the kinds of calls
 
     def _unary(self, name: str, handler: Handler) -> Any:
@@ -191,13 +188,13 @@ class SessionInterceptor(grpc.aio.ServerInterceptor):
 
     async def _admit(self, name: str, context: Any) -> Call:
         """Give the call and its session, or abort."""
-        self.prepare(context)
         headers = headers_of(context.invocation_metadata())
         admission = self.admission(headers)
         session = await admission.admit(headers)
         if isinstance(session, Refusal):
+            self.sessions.counted.refused[session.cause] += 1
             await refused(session).give(context)
-        if self._require_login and not self._is_open(name) and (answer := demand(session)) is not None:
+        if self._require_login and not self._is_open(name) and (answer := LOGIN.unmet_by(session)) is not None:
             await answer.give(context)
         protocol = admission.protocol(headers)
         return Call(self.sessions, session, context, cookie=admission.cookie, protocol=protocol)

@@ -4,12 +4,10 @@ from typing import Any, NamedTuple, Never
 
 import grpc
 
-from coatcheck.asgi.refusals import TOO_MANY
 from coatcheck.connections import Interruption, TooSlow
-from coatcheck.credentials import BAD_TOKEN, Refusal, unavailable
-from coatcheck.errors import SessionRefused, StoreUnavailable, TooManyConnections
+from coatcheck.credentials import BAD_TOKEN, Refusal
 
-__all__ = ["Answer", "Metadata", "answer_to", "log_in_again", "log_in_first", "refused", "stream_ended"]
+__all__ = ["Answer", "Metadata", "refused", "stream_ended"]
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -55,29 +53,6 @@ def refused(refusal: Refusal) -> Answer:
     elif refusal.retry_after is not None:
         trailing = (("grpc-retry-pushback-ms", str(1000 * refusal.retry_after)),)
     return Answer(_CODES[refusal.status], refusal.detail, trailing)
-
-
-def answer_to(error: StoreUnavailable | SessionRefused, *, by_bearer: bool) -> Answer:
-    """Give what to say where a handler lets one of these out, or its changes could not be stored."""
-    if isinstance(error, StoreUnavailable):
-        return refused(unavailable(error))
-    if isinstance(error, TooManyConnections):
-        return refused(TOO_MANY)
-    return refused(Refusal(401, str(error), BAD_TOKEN.challenge if by_bearer else "Bearer"))
-
-
-def log_in_first() -> Answer:
-    """Nobody is logged in, and somebody must be."""
-    return refused(Refusal(401, "Nobody is logged in."))
-
-
-def log_in_again(within: float) -> Answer:
-    """Somebody is logged in, but for too long (RFC 9470, section 3)."""
-    challenge = (
-        'Bearer error="insufficient_user_authentication", '
-        f'error_description="A more recent login is required", max_age="{int(within)}"'
-    )
-    return refused(Refusal(401, "A more recent login is required.", challenge))
 
 
 def stream_ended(reason: str) -> Answer:

@@ -3,8 +3,6 @@
 Only for what comes through the edge: whoever can reach the worker's socket can say anything.
 """
 
-from typing import Any
-
 from coatcheck.cookies import CookiePolicy
 from coatcheck.credentials import Refusal
 from coatcheck.integrations.grpc import SessionInterceptor
@@ -21,22 +19,13 @@ _PROTOCOL = PROTOCOL.encode()
 
 
 class RpcInterceptor(SessionInterceptor):
-    """SessionInterceptor with the cookie of the call's scheme. Counts calls under the client's connection.
-
-    On loopback each answer says which worker gave it, as over HTTP: `x-coatcheck-worker`, in the trailing metadata.
-    """
+    """SessionInterceptor with the cookie of the call's scheme. Counts calls under the client's connection."""
 
     def __init__(self, services: Services) -> None:
         super().__init__(services.sessions)
         self._worker = services.worker
-        self._shown = services.settings.is_loopback()
         self._tls = _SchemeAdmission(services, TLS_COOKIE, "https")
         self._plain = _SchemeAdmission(services, PLAIN_COOKIE, "http")
-
-    def prepare(self, context: Any) -> None:
-        """Say who answers."""
-        if self._shown:
-            context.set_trailing_metadata((("x-coatcheck-worker", str(self._worker.worker_id)),))
 
     def admission(self, headers: Headers) -> Admission:
         """Give what decides whose call this is."""

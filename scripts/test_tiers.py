@@ -35,9 +35,15 @@ class Tier:
     """By file, so that a server started for a file's tests is started once."""
 
 
+SERVICES = (
+    "postgresql=/usr/lib/postgresql/*/bin/postgres",
+    "pgbouncer=/usr/sbin/pgbouncer",
+    "redis-server=redis-server",
+)
+
 TIERS = {
     "core": Tier(budget=90, covers=True, pytest=("-n", "2", "--dist", "worksteal")),
-    "stores": Tier(budget=120, covers=True, packages=("redis-server=redis-server",)),
+    "stores": Tier(budget=120, covers=True, packages=SERVICES),
     "transports": Tier(budget=150, packages=("curl=curl",)),
     "browser": Tier(
         budget=90,
@@ -50,7 +56,7 @@ TIERS = {
             "jq=jq",
         ),
     ),
-    "faults": Tier(budget=100, covers=True, packages=("redis-server=redis-server",)),
+    "faults": Tier(budget=100, covers=True, packages=SERVICES),
     "slow": Tier(
         required=False,
         packages=(
@@ -59,8 +65,8 @@ TIERS = {
             "nodejs=node",
             "npm=npm",
             "redis-sentinel=redis-sentinel",
-            "redis-server=redis-server",
             "systemd=systemd-analyze",
+            *SERVICES,
         ),
         pytest=("-n", "0"),
     ),

@@ -93,15 +93,25 @@ class PostgresServer:
     """One server. `durable`: with fsync, for tests about what is left after a crash."""
 
     def __init__(
-        self, template: Path, *, durable: bool = False, limit_file_size: int | None = None, **settings: str
+        self,
+        template: Path,
+        *,
+        durable: bool = False,
+        limit_file_size: int | None = None,
+        follows: "PostgresServer | None" = None,
+        **settings: str,
     ) -> None:
         self.directory = _directory()
         self.port = free_port()
         self._settings = {**_ALWAYS, **({} if durable else _QUICK), **settings}
         self._limit = limit_file_size
         self._process: subprocess.Popen[bytes] | None = None
-        command = ["cp", "-a", "--reflink=auto", str(template), str(self.directory / "data")]
-        subprocess.run(command, check=True)
+        data = str(self.directory / "data")
+        if follows is None:
+            subprocess.run(["cp", "-a", "--reflink=auto", str(template), data], check=True)
+        else:  # a standby, by streaming
+            copy = [program("pg_basebackup"), "-h", "127.0.0.1", "-p", str(follows.port), "-U", "postgres", "-D", data]
+            subprocess.run(_as_nobody([*copy, "-R", "-X", "stream", "-c", "fast", "--no-sync"]), check=True)
         self.start()
 
     @property
@@ -170,6 +180,10 @@ class PostgresServer:
         """Let files become as long as they like."""
         for pid in (self.pid, *self.backends()):
             subprocess.run(_as_nobody(["prlimit", f"--pid={pid}", "--fsize=unlimited"]), check=True)
+
+    def promote(self) -> None:
+        """Make a primary of a standby."""
+        self.by_hand("SELECT pg_promote(true, 30)")
 
     def freeze(self) -> None:
         for pid in (self.pid, *self.backends()):

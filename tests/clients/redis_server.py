@@ -108,7 +108,7 @@ class RedisServer:
                 if self._tls is not None:
                     return True
                 probe.sendall(b"PING\r\n")
-                return probe.recv(100)[:1] == b"+"
+                return probe.recv(100).startswith((b"+", b"-NOAUTH"))
         except OSError:
             return False
 
@@ -164,17 +164,29 @@ class RedisCluster:
 
     @staticmethod
     def node(**settings: str) -> RedisServer:
-        """A server that can be part of a cluster."""
+        """A server that can be part of a cluster. Others wait for it for ten seconds: a busy machine is no failure."""
         port = free_port()  # below 55,536, so that the bus's port is one too
-        common = {"cluster_enabled": "yes", "cluster_node_timeout": "1000", "cluster_config_file": f"nodes-{port}.conf"}
+        common = {
+            "cluster_enabled": "yes",
+            "cluster_node_timeout": "10000",
+            "cluster_config_file": f"nodes-{port}.conf",
+        }
         return RedisServer(port=port, **(common | settings))
 
     def settle(self) -> None:
-        """Wait until all nodes agree that all slots are served."""
+        """Wait until all nodes know one another and agree that all slots are served."""
+        self.wait_for([node for node in self.nodes if node.running])
+
+    @staticmethod
+    def wait_for(nodes: list[RedisServer]) -> None:
+        """Wait until these nodes are a cluster."""
         deadline = time.monotonic() + 30
-        while any("cluster_state:ok" not in node.cli("CLUSTER", "INFO") for node in self.nodes if node.running):
-            assert time.monotonic() < deadline, "the cluster does not come about"
-            time.sleep(0.02)
+        for node in nodes:
+            while "cluster_state:ok" not in (info := node.cli("CLUSTER", "INFO")) or (
+                f"cluster_known_nodes:{len(nodes)}" not in info
+            ):
+                assert time.monotonic() < deadline, "the cluster does not come about"
+                time.sleep(0.02)
 
     @property
     def url(self) -> str:

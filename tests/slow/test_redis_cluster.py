@@ -98,7 +98,7 @@ async def _cluster(*arguments: str) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 async def test_when_a_primary_goes_its_replica_takes_over_and_nobody_is_let_in_meanwhile(how: signal.Signals) -> None:
-    with RedisCluster() as cluster:
+    with RedisCluster(cluster_node_timeout="1000") as cluster:
         prefix = secrets.token_hex(4)
         nodes = [Sessions(RedisStore(cluster.url, prefix=prefix, timeout=0.5), max_staleness=1.0) for _ in range(2)]
         for node in nodes:

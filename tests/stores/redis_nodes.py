@@ -3,9 +3,10 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 
+from coatcheck.errors import StoreUnavailable
 from coatcheck.ids import encode
 from coatcheck.record import Changes, Identity, SessionRecord
 from coatcheck.stores._redis_steps import Steps
@@ -13,7 +14,19 @@ from coatcheck.stores.contract import Change, ChangeStream
 from coatcheck.stores.redis import RedisStore
 from coatcheck.testing import Gate, ManualClock
 
-__all__ = ["anew", "hold", "identity", "new_id", "record", "settled", "started", "steps_of", "told"]
+__all__ = [
+    "anew",
+    "confirmed",
+    "hold",
+    "identity",
+    "listen",
+    "new_id",
+    "record",
+    "settled",
+    "started",
+    "steps_of",
+    "told",
+]
 
 NOW = 1_700_000_000.0
 
@@ -81,23 +94,35 @@ async def anew(store: RedisStore, *, user_id: str | None = None, **fields: Any) 
     return made
 
 
-async def told(stream: ChangeStream, until: Callable[[list[Change]], object], *, within: float = 10) -> list[Change]:
+def listen(stream: ChangeStream, heard: list[Change]) -> None:
+    """Take in what a stream has to tell. One that is in trouble has told what it could, and goes on later."""
+    with suppress(StoreUnavailable):
+        stream.poll(heard.append)
+
+
+async def told(stream: ChangeStream, until: Callable[[list[Change]], object], *, within: float = 20) -> list[Change]:
     """Follow a stream until something is there."""
     heard: list[Change] = []
     async with asyncio.timeout(within):
-        stream.poll(heard.append)
+        listen(stream, heard)
         while not until(heard):
             await stream.wait()
-            stream.poll(heard.append)
+            listen(stream, heard)
     return heard
 
 
-async def settled(stream: ChangeStream, store: RedisStore, clock: ManualClock) -> None:
-    """Wait until a probe that was sent from now on has come back: then all that was acknowledged was told."""
+async def settled(stream: ChangeStream, store: RedisStore, clock: ManualClock) -> list[Change]:
+    """Wait until a probe that was sent from now on has come back: then all that was acknowledged was told. Give that."""
     clock.advance(1e-3)
-    now = clock.monotonic()
-    async with asyncio.timeout(10):
-        while stream.confirmed() < now:
+    return await confirmed(stream, store, clock.monotonic())
+
+
+async def confirmed(stream: ChangeStream, store: RedisStore, moment: float) -> list[Change]:
+    """Wait until a stream is complete up to a moment; give what it told meanwhile."""
+    heard: list[Change] = []
+    async with asyncio.timeout(20):
+        while stream.confirmed() < moment:
             store._feed.hurry()
-            await stream.wait()
-            stream.poll(lambda change: None)
+            await asyncio.sleep(0.001)
+            listen(stream, heard)
+    return heard

@@ -14,7 +14,7 @@ from coatcheck.stores._redis_server import Command, pack
 from coatcheck.stores.contract import Change
 from coatcheck.testing import ManualClock
 from tests.clients.redis_server import RedisServer
-from tests.stores.redis_nodes import NOW, anew, hold, identity, record, settled, started, steps_of, told
+from tests.stores.redis_nodes import NOW, anew, confirmed, hold, identity, record, settled, started, steps_of, told
 
 
 def key_of(store: Any, session_id: str) -> str:
@@ -92,12 +92,7 @@ async def test_a_change_by_hand_in_the_same_turn_as_our_own_is_found_before_anyt
         await reading
         assert merged is not None, "the writer holds a copy of what is gone"
         for stream, store in zip(streams, (one, two), strict=True):
-            heard: list[Change] = []
-            async with asyncio.timeout(5):
-                while stream.confirmed() < written:
-                    store._feed.hurry()
-                    await stream.wait()
-                    stream.poll(heard.append)
+            heard = await confirmed(stream, store, written)
             assert Change("changed", session.id, 2, 1) in heard
             assert Change("changed", session.id) in heard
 

@@ -45,7 +45,7 @@ def render_terminal(report: Report, console: Console) -> None:
         console.print(_table(websocket_table(report)))
     elif report.websockets:
         console.print()
-        console.print(Text(no_websockets(report)))
+        console.print(Text(printable(no_websockets(report))))
     for picture in (lay_out(report.timeline, "in turn"), lay_out(report.timeline, "at once")):
         if picture.groups:
             console.print()
@@ -59,10 +59,10 @@ def render_terminal(report: Report, console: Console) -> None:
 
 def _head(report: Report) -> Text:
     where = report.address.ip if report.address else "?"
-    named = f", which calls itself {report.server}" if report.server else ""
-    head = Text.assemble((report.url, "bold"), f"  at {where}{named}")
+    named = f", which calls itself {printable(report.server)}" if report.server else ""
+    head = Text.assemble((printable(report.url), "bold"), f"  at {where}{named}")
     if report.requested_url != report.url:
-        head.append(f"\nredirected from {report.requested_url}", "dim")
+        head.append(f"\nredirected from {printable(report.requested_url)}", "dim")
     return head
 
 

@@ -105,6 +105,8 @@ class RedisFeed:
         self._was_open = False
         self.streams: set[RedisChangeStream] = set()
         self.confirmed: float = float("-inf")
+        self.rounds: int = 0
+        """How often probes have come back from every primary."""
         self.trouble: str | None = "the store was never started"
         """Why nothing is told at the moment; None while all is well."""
 
@@ -116,14 +118,22 @@ class RedisFeed:
 
     async def start(self, link: Link, keys: Keys) -> None:
         """Listen, and confirm once. Raises StoreUnavailable."""
-        try:
-            await self._listen(link, keys)
-            await self._confirm(link)
-        except BaseException as error:
-            await self._hang_up()
-            if isinstance(error, (RedisError, OSError, TimeoutError)):
-                raise failure(link.place, error) from error
-            raise
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + link.options.timeout
+        while True:
+            try:
+                await self._listen(link, keys)
+                await self._confirm(link)
+                break
+            except BaseException as error:
+                await self._hang_up()
+                if not isinstance(error, (StoreUnavailable, RedisError, OSError, TimeoutError)):
+                    raise
+                # A cluster's nodes may not agree yet on who is one of them.
+                if link.together or loop.time() >= deadline:
+                    raise error if isinstance(error, StoreUnavailable) else failure(link.place, error) from error
+            await asyncio.sleep(_BACKOFF[0])
+            await link.refresh()
         self._task = asyncio.create_task(self._run(link, keys), name="coatcheck redis feed")
 
     async def close(self) -> None:
@@ -214,6 +224,7 @@ class RedisFeed:
                 if versions.get(session_id, 0) < version:
                     self._tell(Change("changed", session_id))
         self.confirmed = sent
+        self.rounds += 1
 
     async def _probe_cluster(self, link: ClusterLink) -> None:
         """Probe every primary, and ask each, after its probe, who else there is.

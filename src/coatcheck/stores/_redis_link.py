@@ -342,6 +342,8 @@ def failure(place: Place, error: Exception) -> StoreUnavailable:
     text = str(error) or type(error).__name__
     if isinstance(error, TimeoutError) and not isinstance(error, RedisError):
         text = "there was no answer in time"
+    elif isinstance(error, AskError):
+        text = "its slots are on their way from one primary to another"
     elif isinstance(error, NoPermissionError):
         text = f"its user may not do what the store needs, see the ACL line in the documentation ({text})"
     return StoreUnavailable(f"{place} cannot be asked: {text}")

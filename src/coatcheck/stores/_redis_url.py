@@ -94,10 +94,11 @@ def parse_url(url: str) -> tuple[Place, dict[str, object]]:
         raise UsageError(f"the {scheme} URL has a '#' in it: write %23 where it belongs to a name or password")
     credentials, at, hosts = parts.netloc.rpartition("@")
     username, colon, password = credentials.partition(":")
+    places = tuple(_host(scheme, kind, text) for text in hosts.split(","))
     service, db = _path(scheme, kind, unquote(parts.path.strip("/")))
     place = Place(
         kind=kind,
-        hosts=tuple(_host(scheme, kind, text) for text in hosts.split(",")),
+        hosts=places,
         service=service,
         db=db,
         tls=name in ("rediss", "valkeys"),

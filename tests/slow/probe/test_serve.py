@@ -1,23 +1,21 @@
 """The probe on the real `coatcheck serve`, as a newcomer runs it: every version, a login's cookie, WebSockets."""
 
 import json
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 
 import httpx
 import jsonschema_rs
 import pytest
+from typer.testing import CliRunner, Result
 
+from coatcheck.cli import app
 from coatcheck.probe import probe, report_schema
 from tests.clients.serving import RunningServer
 
-COMMAND = [sys.executable, "-c", "from coatcheck.cli import main; main()", "probe"]
 
-
-def run(*arguments: str, within: float = 60) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=within, check=False)
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["probe", *arguments], env={"COLUMNS": "100"})
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +85,7 @@ def test_the_command_prints_json_of_its_schema_and_an_html_file(
         *("--ca", str(server.ca), "--cookie", f"@{secret}", "--requests", "4", "--concurrency", "3"),
         *("--json", "--html", str(html), "--fail-on", "warn"),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
     jsonschema_rs.validator_for(report_schema()).validate(found)
     assert found["schema"] == "coatcheck-probe/1"
@@ -101,7 +99,7 @@ def test_the_command_prints_json_of_its_schema_and_an_html_file(
 
 def test_on_a_fresh_machine_it_says_what_a_newcomer_wants_to_know(server: RunningServer) -> None:
     done = run(server.https, "--requests", "5", "--only", "h1.0,h1.1,h2")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "No: over HTTP/1.1 and HTTP/2 one connection carried all 5 requests." in " ".join(
         done.stdout.replace("│", " ").split()
     )

@@ -1,7 +1,8 @@
 """Tells what happens to a user's sessions, in order, from any place on, to any number of followers with one query for all.
 
-Promises: nothing is told twice or left out between `Begin` and the end, or it says `Reset`; a follower holds no queue but
-its place, so a slow one costs nothing; while nobody follows nothing is asked. Leaves writing to `writing`.
+Promises: nothing is told twice or left out between `Begin` and the end, or it says `Reset`; a follower has no queue but its
+place and what it read last, so that a slow one costs next to nothing; while nobody follows nothing is asked. Leaves
+writing to `writing`.
 """
 
 import asyncio
@@ -150,8 +151,8 @@ class Following:
 
     @property
     def _up_to(self) -> int:
-        assert self._read_up_to is not None
-        return self._read_up_to
+        """Up to which number this node has read; 0 where it reads no more, as when it is being closed."""
+        return self._read_up_to or 0
 
     async def _begin(self) -> tuple[Places, int]:
         """Count a follower who comes, and see to it that the log is watched."""
@@ -172,7 +173,7 @@ class Following:
     async def _since(self, tail: _Tail, user_id: str, number: int) -> tuple[bool, list[LoggedEntry], int]:
         """What there is after a number, up to which number that is all; False where some of it is gone."""
         if number >= tail.start:
-            up_to = max(number, self._read_up_to or 0)
+            up_to = max(number, self._up_to)
             return True, [entry for entry in tail.entries if entry.number > number], up_to
         async with self._reading:
             reading = await self._log.read(number, limit=_BEHIND, user_id=user_id)

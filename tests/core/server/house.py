@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 
 from coatcheck import Sessions
 from coatcheck.accounts import Accounts, HashParameters, PasswordHasher
-from coatcheck.accounts.database import ensure_private_file, parse_url
+from coatcheck.accounts.database import ensure_private_file, parse_url, place_of
 from coatcheck.accounts.migrate import migrate
 from coatcheck.sealed import new_key
 from coatcheck.server.activity import Activity
@@ -41,7 +41,7 @@ def _migrated() -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "accounts.sqlite3"
         ensure_private_file(file)
-        migrate(parse_url(f"sqlite:///{file}"))
+        migrate(place_of(f"sqlite:///{file}"))
         return file.read_bytes()
 
 

@@ -33,6 +33,7 @@ EDGES = [
         worker_sockets=("/w",),
         admin_socket="/a",
         secret_file="/s",
+        address_secret_file="/t",
         public_origins=("https://login.example.com",),
         trusted_proxies=proxies,
     )

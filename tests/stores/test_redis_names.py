@@ -91,6 +91,7 @@ def test_a_url_that_is_wrong_names_the_mend_and_nothing_secret(url: str, mend: s
         {"prefix": "a b"},
         {"prefix": "a\n"},
         {"tls_cert": "cert.pem"},
+        {"timeout": "soon"},
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any]) -> None:

@@ -17,11 +17,13 @@ from coatcheck.errors import (
     SessionsNotStarted,
     StoreUnavailable,
     TokenRefused,
+    TooManyConnections,
     UsageError,
     WrongEventLoop,
 )
 from coatcheck.manager import SessionEvent, SessionInfo, Sessions
 from coatcheck.session import Session, current_session, session_of
+from coatcheck.tickets import Tickets
 from coatcheck.values import Key
 
 __all__ = [
@@ -40,7 +42,9 @@ __all__ = [
     "Sessions",
     "SessionsNotStarted",
     "StoreUnavailable",
+    "Tickets",
     "TokenRefused",
+    "TooManyConnections",
     "UsageError",
     "WrongEventLoop",
     "current_session",

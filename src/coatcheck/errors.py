@@ -9,7 +9,8 @@ CoatcheckError
 ├── SessionRefused             what the caller asked for cannot be granted any more
 │   ├── SessionEnded           the session is over, or its secret has changed since this request read it
 │   ├── LoginRefused           "log out everywhere" happened while this login was being checked
-│   └── TokenRefused           an access token is not to be believed (HTTP 401, invalid_token)
+│   ├── TokenRefused           an access token or a ticket is not to be believed (HTTP 401, invalid_token)
+│   └── TooManyConnections     a session or user has as many live connections as it may (HTTP 429)
 └── StoreUnavailable           the store cannot be asked; try again later (HTTP 503)
 """
 
@@ -23,6 +24,7 @@ __all__ = [
     "SessionsNotStarted",
     "StoreUnavailable",
     "TokenRefused",
+    "TooManyConnections",
     "UsageError",
     "WrongEventLoop",
 ]
@@ -49,10 +51,14 @@ class WrongEventLoop(UsageError, RuntimeError):
 
 
 class MissingDependency(UsageError, ImportError):
-    """An optional package is not installed. The message names the `pip install` that mends it."""
+    """An optional package is not installed. The message names the `pip install` that mends it.
 
-    def __init__(self, package: str, extra: str, what: str) -> None:
-        super().__init__(f"{what} needs the package {package}: pip install 'coatcheck[{extra}]'")
+    `extra` is the one of ours that brings the package; None where none does, and it is installed by its own name.
+    """
+
+    def __init__(self, package: str, extra: str | None, what: str) -> None:
+        mend = package if extra is None else f"'coatcheck[{extra}]'"
+        super().__init__(f"{what} needs the package {package}: pip install {mend}")
 
 
 class SessionRefused(CoatcheckError):
@@ -73,6 +79,10 @@ class TokenRefused(SessionRefused):
     def __init__(self, reason: str) -> None:
         super().__init__(f"the access token was refused: {reason}")
         self.reason: str = reason
+
+
+class TooManyConnections(SessionRefused):
+    """A session or user has as many live connections on this node as `Sessions` allows."""
 
 
 class StoreUnavailable(CoatcheckError):

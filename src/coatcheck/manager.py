@@ -15,7 +15,7 @@ import msgspec
 
 from coatcheck.cache import NearCache
 from coatcheck.clock import Clock, SystemClock
-from coatcheck.connections import RESTART, LiveConnection, LiveConnections
+from coatcheck.connections import RESTART, UNCONFIRMED, LiveConnection, LiveConnections
 from coatcheck.errors import SessionsNotStarted, StoreUnavailable, TokenRefused, UsageError, WrongEventLoop
 from coatcheck.feed import Feed
 from coatcheck.ids import ID_BYTES, ID_LENGTH, SECRET_BYTES, encode, hash_secret, is_id, split_token
@@ -23,6 +23,7 @@ from coatcheck.record import TOMBSTONE_SECONDS, Changes, SessionRecord, Tombston
 from coatcheck.session import Session
 from coatcheck.stores import Store, open_store
 from coatcheck.stores.contract import Change
+from coatcheck.stores.observed import ObservedStore
 
 __all__ = ["Counted", "SessionEvent", "SessionInfo", "Sessions"]
 
@@ -62,13 +63,15 @@ class SessionEvent(msgspec.Struct, frozen=True, kw_only=True):
 class Counted:
     """What this node did since it was made. Plain integers: a collector reads them when it likes."""
 
-    __slots__ = ("created", "ended", "logins")
+    __slots__ = ("created", "ended", "logins", "refused")
 
     def __init__(self) -> None:
         self.created: int = 0
         self.logins: int = 0
         self.ended: Counter[str] = Counter()
         """By reason."""
+        self.refused: Counter[str] = Counter()
+        """Requests and handshakes that went no further, by cause (`credentials.Refusal`)."""
 
 
 class Sessions:
@@ -80,6 +83,9 @@ class Sessions:
     - `max_staleness`: how long, in seconds, this node may believe its copies when the feed fails (2)
     - `touch_interval`: how often, in seconds, last-seen times are written (60)
     - `max_per_user`: beyond it a login ends the user's oldest session (100); None for no bound
+    - `max_connections_per_session`, `max_connections_per_user`: live connections on this node at once (100, 1000); None
+      for no bound
+    - `slow_client_timeout`: for how long, in seconds, a live connection's client may leave unread what it is sent (30)
     - `cache_entries`, `cache_bytes`: the near cache's bounds
     - `lazy_start`: whether first use may start it; else `SessionsNotStarted` says what is missing
 
@@ -95,21 +101,35 @@ class Sessions:
         max_staleness: float = 2.0,
         touch_interval: float = 60.0,
         max_per_user: int | None = 100,
+        max_connections_per_session: int | None = 100,
+        max_connections_per_user: int | None = 1000,
+        slow_client_timeout: float = 30.0,
         cache_entries: int = 100_000,
         cache_bytes: int = 256 * 1024 * 1024,
         lazy_start: bool = True,
         clock: Clock | None = None,
     ) -> None:
-        for name, seconds in (("idle_timeout", idle_timeout), ("lifetime", lifetime), ("max_staleness", max_staleness)):
+        for name, seconds in (
+            ("idle_timeout", idle_timeout),
+            ("lifetime", lifetime),
+            ("max_staleness", max_staleness),
+            ("slow_client_timeout", slow_client_timeout),
+        ):
             if not seconds > 0:
                 raise UsageError(f"{name}={seconds!r} must be a positive number of seconds")
         if not 0 < touch_interval <= idle_timeout:
             raise UsageError(f"touch_interval={touch_interval!r} must lie between 0 and idle_timeout={idle_timeout!r}")
-        if max_per_user is not None and max_per_user < 1:
-            raise UsageError(f"max_per_user={max_per_user!r} must be at least 1, or None for no bound")
+        for name, most in (
+            ("max_per_user", max_per_user),
+            ("max_connections_per_session", max_connections_per_session),
+            ("max_connections_per_user", max_connections_per_user),
+        ):
+            if most is not None and most < 1:
+                raise UsageError(f"{name}={most!r} must be at least 1, or None for no bound")
         if cache_entries < 1 or cache_bytes < 1:
             raise UsageError("cache_entries and cache_bytes must be at least 1")
-        self.store: Store = open_store(store) if isinstance(store, str) else store
+        self.store: ObservedStore = ObservedStore(open_store(store) if isinstance(store, str) else store)
+        """The store, and what was asked of it. What was given is its `inner`."""
         self.clock: Clock = clock or SystemClock()
         self.idle_timeout: float = idle_timeout
         self.lifetime: float = lifetime
@@ -120,7 +140,10 @@ class Sessions:
         self.cache: NearCache = NearCache(
             max_entries=cache_entries, max_bytes=cache_bytes, max_staleness=max_staleness, clock=self.clock
         )
-        self.connections: LiveConnections = LiveConnections(self.clock)
+        self.slow_client_timeout: float = slow_client_timeout
+        self.connections: LiveConnections = LiveConnections(
+            self.clock, max_per_session=max_connections_per_session, max_per_user=max_connections_per_user
+        )
         self.on_login: list[Callable[[SessionInfo], Awaitable[None] | None]] = []
         self.on_end: list[Callable[[str, str], Awaitable[None] | None]] = []
         self.counted: Counted = Counted()
@@ -135,6 +158,7 @@ class Sessions:
         self._closing = False
         self._seen: dict[str, float] = {}
         self._doubtful: dict[str, float] = {}
+        self._roused = asyncio.Event()  # something is in doubt, and is to be looked up before the next turn
 
     # ---- starting and stopping
 
@@ -175,6 +199,7 @@ class Sessions:
             elif self._loop is not None and not self._loop.is_closed() and self._loop.is_running():
                 return None  # another loop runs the background work
             self._loop = loop
+            self._roused = asyncio.Event()
             self._tasks = [
                 loop.create_task(self._feed.run(), name="coatcheck feed"),
                 loop.create_task(self._tend(), name="coatcheck upkeep"),
@@ -602,19 +627,32 @@ class Sessions:
 
     # ---- background work
 
-    def watch(self, record: SessionRecord, *, kind: str, close: Callable[[str], None]) -> LiveConnection:
-        """Count a live connection under a session; it is closed when the session ends. `connections.remove` undoes it."""
-        return self.connections.add(
+    def watch(
+        self, record: SessionRecord, *, kind: str, close: Callable[[str], None], protocol: str = ""
+    ) -> LiveConnection:
+        """Count a live connection under a session; it is closed when the session ends. `connections.remove` undoes it.
+
+        A session that ended between its look-up and this call was told to nobody: it is found out, and the connection is
+        closed then. Raises TooManyConnections.
+        """
+        connection = self.connections.add(
             record.id,
             generation=record.generation,
             owner=record.user_id,
             kind=kind,
+            protocol=protocol,
             close=close,
             deadline=self._deadline(record),
         )
+        if self._feed is not None and self._feed.behind():
+            self._feed.poll()
+        entry = self.cache.get(record.id)
+        if entry is None or entry.record.generation != record.generation:
+            self._doubt([record.id])
+        return connection
 
     def recheck(self, session_id: str) -> None:
-        """Have a session with live connections looked up soon: something may have happened before they were counted."""
+        """Have a session with live connections looked up soon: something may have happened of which nobody was told."""
         self._doubt([session_id])
 
     def active(self, session_id: str) -> None:
@@ -634,19 +672,34 @@ class Sessions:
         now = self.clock.monotonic()
         for session_id in session_ids:
             self._doubtful.setdefault(session_id, now)
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._roused.set)
 
     async def _tend(self) -> None:
         """Until cancelled: write last-seen times, look after live connections, sweep. A failure is tried again."""
-        flushed = swept = self.clock.monotonic()
+        flushed = swept = looked = self.clock.monotonic()
+        doubted = float("-inf")
         while True:
-            await asyncio.sleep(0.02 if self._doubtful else 0.25)
+            with contextlib.suppress(TimeoutError):
+                # What could not be asked is asked again soon; what is new in doubt, at once.
+                async with asyncio.timeout(0.02 if self._doubtful else 0.25):
+                    await self._roused.wait()
+            self._roused.clear()
             now = self.clock.monotonic()
             try:
+                if now >= max(self.cache.lease_until, doubted + self.max_staleness):
+                    # The feed tells nothing, not even that it is lost: what is open is looked up as requests are.
+                    doubted = now
+                    self._doubt(self.connections.sessions())
                 if self._doubtful:
                     await self._confirm()
                 due = self.connections.due(self.clock.time())
                 if due:
                     await self._look_at(due)
+                if now - looked >= 1.0:
+                    looked = now
+                    self.connections.drop_slow(now - self.slow_client_timeout)
                 if now - flushed >= self.touch_interval:
                     await self._flush()
                     flushed = now
@@ -675,15 +728,14 @@ class Sessions:
             await asyncio.sleep(0)
 
     async def _flush(self) -> None:
-        seen, self._seen = self._seen, {}
+        seen = dict(self._seen)
         if not seen:
             return
-        try:
-            await self.store.touch(seen)
-        except StoreUnavailable:
-            for session_id, at in seen.items():
-                self._seen[session_id] = max(at, self._seen.get(session_id, at))
-            raise
+        await self.store.touch(seen)
+        # Only now: until they are written, nobody but this node knows of them, and whoever asks in between must be told.
+        for session_id, at in seen.items():
+            if self._seen.get(session_id) == at:
+                del self._seen[session_id]
 
     async def _confirm(self) -> None:
         """Look up sessions with live connections of which the feed left doubt; close what is over or cannot be confirmed."""
@@ -697,7 +749,7 @@ class Sessions:
             for session_id, since in list(self._doubtful.items()):
                 if now - since >= _CONFIRM_SECONDS:
                     del self._doubtful[session_id]
-                    self.connections.close(session_id, "unconfirmed")
+                    self.connections.close(session_id, UNCONFIRMED)
             raise
         for session_id in asked:
             generation = alive.get(session_id)

@@ -82,7 +82,6 @@ class Session(SessionValues):
 
     __slots__ = (
         "_keeper",
-        "_loop",
         "_over",
         "_record",
         "_remember",
@@ -90,6 +89,7 @@ class Session(SessionValues):
         "_token",
         "by_bearer",
         "cookie_change",
+        "loop",
     )
 
     def __init__(
@@ -109,7 +109,8 @@ class Session(SessionValues):
         self.cookie_change: CookieChange | None = None
         """What the response must tell the client, or None for nothing."""
         self._remember: bool | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that the request runs on, once it does."""
 
     # ---- who
 
@@ -502,7 +503,7 @@ class SyncVerbs:
         self._session = session
 
     def _run(self, verb: Coroutine[Any, Any, T]) -> T:
-        loop = self._session._loop  # pyright: ignore[reportPrivateUsage]
+        loop = self._session.loop
         try:
             here = asyncio.get_running_loop()
         except RuntimeError:
@@ -575,9 +576,13 @@ def session_of(request: object) -> Session:
     return session
 
 
-def enter(session: Session) -> "contextvars.Token[Session]":
-    """Make a session the current one; `leave` undoes it. For middleware and interceptors."""
-    session._loop = asyncio.get_running_loop()  # pyright: ignore[reportPrivateUsage]
+def enter(session: Session, *, on_loop: bool = True) -> "contextvars.Token[Session]":
+    """Make a session the current one; `leave` undoes it. For middleware and interceptors.
+
+    With `on_loop` false the request runs in a thread, and no loop of its own is looked for.
+    """
+    if on_loop:
+        session.loop = asyncio.get_running_loop()
     return _current.set(session)
 
 

@@ -261,7 +261,7 @@ async def test_a_websocket_that_is_gone_cannot_be_closed_and_nobody_minds(caplog
 
         socket._send = broken  # type: ignore[method-assign]
         for connection in node.sessions.connections.of(session.id or ""):
-            connection._close.__self__._send = broken  # type: ignore[union-attr]
+            connection._close.__self__._on_end.__self__._send = broken  # type: ignore[union-attr]
         await session.log_out()
         await asyncio.wait_for(socket.task, 5)
         await asyncio.sleep(0)

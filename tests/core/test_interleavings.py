@@ -274,7 +274,6 @@ async def test_a_connection_that_came_while_another_was_being_confirmed_is_confi
         await here.sessions.end(session_id)
         # A handshake that had found the session alive opens its connection only now.
         here.sessions.watch(session.record, kind="websocket", close=lambda reason: closed.append("second"))
-        here.sessions.recheck(session_id)
         gate.release()
         async with asyncio.timeout(5):
             while closed != ["first", "second"]:

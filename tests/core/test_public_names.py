@@ -30,7 +30,9 @@ PUBLIC = [
     "Sessions",
     "SessionsNotStarted",
     "StoreUnavailable",
+    "Tickets",
     "TokenRefused",
+    "TooManyConnections",
     "UsageError",
     "WrongEventLoop",
     "current_session",
@@ -40,6 +42,12 @@ PUBLIC = [
 # The library proper: what the base install needs, each importable without any optional package.
 CORE = [
     "asgi",
+    "asgi.headers",
+    "asgi.live",
+    "asgi.middleware",
+    "asgi.refusals",
+    "asgi.responses",
+    "asgi.websocket",
     "cache",
     "clock",
     "connections",
@@ -58,6 +66,7 @@ CORE = [
     "testing",
     "testing.clock",
     "testing.stores",
+    "tickets",
     "values",
 ]
 

@@ -65,8 +65,8 @@ def test_credentials_are_read_and_never_shown() -> None:
         ("redis+sentinel://me:hunter2@host", "no service"),
         ("redis+sentinel://me:hunter2@host/main/x", "database's number"),
         ("redis+unknown://me:hunter2@host", "no URL of a Redis store"),
-        ("redis:/me:hunter2@host", "no store URL"),
-        ("rediss.me:hunter2@host", "no store URL"),
+        ("redis:/me:hunter2@host", "no store's URL"),
+        ("rediss.me:hunter2@host", "no store's URL"),
         ("etcd://me:hunter2@host", "no store is called 'etcd'"),
     ],
 )

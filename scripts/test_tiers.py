@@ -53,7 +53,13 @@ TIERS = {
     "faults": Tier(budget=100, covers=True),
     "slow": Tier(
         required=False,
-        packages=("curl=curl", "nginx=/usr/sbin/nginx", "systemd=systemd-analyze"),
+        packages=(
+            "curl=curl",
+            "nginx=/usr/sbin/nginx",
+            "nodejs=node",
+            "systemd=systemd-analyze",
+            "tshark=tshark",
+        ),
         pytest=("-n", "0"),
     ),
 }

@@ -82,6 +82,7 @@ class Prober:
             # Where TLS over TCP did not get so far, the same rule as there: on loopback nobody can stand in between.
             verify=self.reached.verify if self.reached else not (self.options.insecure or is_loopback(address)),
             ca=self.options.ca,
+            insecure=self.options.insecure,
             timeout=self.options.timeout,
         )
         checked = False
@@ -155,6 +156,7 @@ class Prober:
 
     async def _version(self, version: Version, notes: VersionNotes, dialer: Dialer, checked: bool) -> bool:
         """Measure one; whether the session's requests have been sent."""
+        self._tell(NAMES[version])
         notes.via = self._via(version, dialer)
         before = self._done
         run = VersionRun(
@@ -165,7 +167,7 @@ class Prober:
             self.options,
             # Not over HTTP/1.0, if there is another: its last request asks to keep the connection.
             check_session=not checked and (version != "h1.0" or len(self.versions) == 1),
-            on_request=lambda: self._step(f"{NAMES[version]}"),
+            on_request=lambda: self._step(NAMES[version]),
             on_first=self._first,
         )
         try:

@@ -239,8 +239,8 @@ class VersionRun:
             try:
                 connection = await self._dialer.open(self._version, "at once", local=local)
                 await self._together(connection)
-                if self._version == "h1.0" and not self._notes.kept_unasked:
-                    await _ends(connection)
+                if not connection.usable and not self._notes.kept_unasked:
+                    await self._part(connection)
             except Failure:
                 pass  # it is in the trace
             finally:

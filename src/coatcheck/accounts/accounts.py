@@ -8,14 +8,13 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import Executable, Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from coatcheck.accounts.database import Conflict, Database, ensure_private_file, parse_url
+from coatcheck.accounts.database import Conflict, Database, Place, ensure_private_file, place_of
 from coatcheck.accounts.errors import (
     AccountsNotStarted,
     AccountsUnavailable,
@@ -44,23 +43,34 @@ _NOBODY = "-"
 class Accounts:
     """The accounts in one database. Use it on one event loop, between `start()` and `close()` or as `async with`.
 
-    `url` names an SQLite file, such as `sqlite:////var/lib/coatcheck/accounts.sqlite3`; any number of processes may use it at
-    once. `hasher` is closed with the accounts. Every method raises AccountsUnavailable when the database cannot be asked.
+    `url` names an SQLite file, such as `sqlite:////var/lib/coatcheck/accounts.sqlite3`, or a database of PostgreSQL's, as
+    `postgresql://user@host/database`; any number of processes may use it at once. `hasher` is closed with the accounts.
+    Every method raises AccountsUnavailable when the database cannot be asked.
     """
 
     def __init__(self, url: str, *, hasher: PasswordHasher | None = None, clock: Clock | None = None) -> None:
-        self._url = parse_url(url)
+        self._place: Place = place_of(url)
         self._hasher = PasswordHasher() if hasher is None else hasher
         self._clock: Clock = SystemClock() if clock is None else clock
         self._database: Database | None = None
 
     async def start(self) -> None:
-        """Open the database, making or migrating it where that is needed. Raises AccountsSchemaTooNew."""
+        """Open the database. An SQLite file is made or migrated where that is needed; PostgreSQL with `migrate=true` alone.
+
+        Raises AccountsSchemaTooNew, and UsageError where `migrate` has to be called first.
+        """
         if self._database is not None:
             return
-        await asyncio.to_thread(ensure_private_file, Path(str(self._url.database)))
-        await asyncio.to_thread(migrate, self._url)
-        self._database = Database(self._url)
+        if self._place.path is not None:
+            await asyncio.to_thread(ensure_private_file, self._place.path)
+        await asyncio.to_thread(migrate, self._place)
+        self._database = Database(self._place)
+
+    async def migrate(self) -> None:
+        """Make the tables, or bring them to this release's form, in one transaction. Raises AccountsSchemaTooNew."""
+        if self._place.path is not None:
+            await asyncio.to_thread(ensure_private_file, self._place.path)
+        await asyncio.to_thread(migrate, self._place, forced=True)
 
     async def close(self) -> None:
         """Let hashes under way end, and close the database. Closing twice does nothing."""

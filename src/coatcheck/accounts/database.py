@@ -1,27 +1,32 @@
 """Opens the accounts' database and runs statements on it; makes one error of all the ways in which it can fail.
 
-SQLite gets WAL, full durability, foreign keys and a file that only its owner can read. Leaves the schema to `migrate`
-and the statements to `accounts`. Keep other copies of the SQLite library off this file: closing it through one of them
-drops the POSIX locks of the others in the same process.
+SQLite gets WAL, full durability, foreign keys and a file that only its owner can read. PostgreSQL is spoken to so that a
+pooler such as PgBouncer may be in the way. Leaves the schema to `migrate` and the statements to `accounts`. Keep other
+copies of the SQLite library off the file: closing it through one of them drops the POSIX locks of the others in the
+same process.
 """
 
+import asyncio
 import contextlib
 import os
 import secrets
 import stat
 from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from coatcheck.accounts.errors import AccountsUnavailable
-from coatcheck.errors import UsageError
+from coatcheck.errors import MissingDependency, UsageError
+from coatcheck.stores._postgres_url import Dsn, is_postgres, postgres_options
 
-__all__ = ["Conflict", "Database", "ensure_private_file", "explain", "parse_url"]
+__all__ = ["Conflict", "Database", "Place", "async_engine", "ensure_private_file", "explain", "parse_url", "place_of"]
 
 T = TypeVar("T")
 
@@ -34,21 +39,81 @@ class Conflict(Exception):
     """A unique constraint would have been broken; nothing was written. Stays inside this package."""
 
 
+class Place(msgspec.Struct, frozen=True):
+    """Where accounts are kept. Shows no password in whatever way."""
+
+    url: URL
+    """What SQLAlchemy opens: an SQLite file, or PostgreSQL without saying which."""
+    where: str
+    """What errors call it: the file, or PostgreSQL's host and database."""
+    dsn: Dsn | None = None
+    """The connection string, if it is PostgreSQL."""
+    migrates: bool = True
+    """Whether tables may be made and changed at start: a file is ours, somebody's server only by request."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file, if it is one."""
+        return None if self.dsn is not None else Path(self.where)
+
+
+def place_of(url: str) -> Place:
+    """Read a URL: `sqlite:///…`, or `postgresql://…` as libpq has it. Raises UsageError, MissingDependency.
+
+    With `migrate=true` in PostgreSQL's query, tables are made and changed at start.
+    """
+    plain = url.replace("+asyncpg://", "://", 1)
+    if not is_postgres(plain):
+        parsed = parse_url(url)
+        return Place(parsed, str(parsed.database))
+    options = postgres_options(plain, {}, ours=("migrate",))
+    if find_spec("asyncpg") is None:
+        raise MissingDependency("asyncpg", "postgres", "keeping accounts in PostgreSQL")
+    return Place(URL.create("postgresql+asyncpg"), options.where, options.dsn, options.migrate)
+
+
 def parse_url(url: str) -> URL:
-    """Give the database's URL with its driver. Raises UsageError for what accounts cannot be kept in."""
+    """Give the URL of an SQLite file with its driver. Raises UsageError for what accounts cannot be kept in."""
     try:
         parsed = make_url(url)
     except ArgumentError:
         parsed = None
     if parsed is None or parsed.get_backend_name() != "sqlite" or parsed.query:
         raise UsageError(
-            "Accounts are kept in an SQLite file: give a URL like sqlite:////var/lib/coatcheck/accounts.sqlite3"
+            "Accounts are kept in an SQLite file or in PostgreSQL: give a URL like "
+            "sqlite:////var/lib/coatcheck/accounts.sqlite3 or postgresql://user@host/database"
         )
     if not parsed.database or parsed.database == ":memory:":
         raise UsageError(
             "Accounts need a file that every worker can open: give a path, as in sqlite:///accounts.sqlite3"
         )
     return parsed.set(drivername="sqlite+aiosqlite", database=os.path.realpath(parsed.database))
+
+
+def async_engine(place: Place, *, patience: float | None = None, **pool: Any) -> AsyncEngine:
+    """Give an engine; nothing is opened yet. `patience` is for how many seconds PostgreSQL may take over a statement."""
+    if place.dsn is None:
+        engine = create_async_engine(place.url, hide_parameters=True, **pool)
+        event.listen(engine.sync_engine, "connect", set_pragmas)
+        return engine
+    return create_async_engine(
+        place.url,
+        hide_parameters=True,
+        isolation_level="READ COMMITTED",
+        pool_pre_ping=True,  # so that a server that was restarted costs nobody a failure
+        connect_args={
+            "dsn": place.dsn,
+            "timeout": BUSY_TIMEOUT,
+            "command_timeout": patience or BUSY_TIMEOUT,
+            "server_settings": {"application_name": "coatcheck accounts"},
+            "target_session_attrs": "read-write",
+            # Nothing is prepared beyond its transaction: behind a pooler the next one may be on another server.
+            "statement_cache_size": 0,
+            "prepared_statement_cache_size": 0,
+            "prepared_statement_name_func": str,  # the empty name, which is nobody's
+        },
+        **pool,
+    )
 
 
 def ensure_private_file(path: Path) -> None:
@@ -97,27 +162,25 @@ def set_pragmas(dbapi_connection: Any, _: object) -> None:
 def explain(error: SQLAlchemyError | OSError) -> str:
     """Tell what failed without a statement, a parameter or a row: those may hold a hash."""
     cause: object = error.orig if isinstance(error, StatementError) else error
-    name = getattr(cause, "sqlite_errorname", None)  # such as SQLITE_FULL
+    # Such as SQLITE_FULL; of PostgreSQL the SQLSTATE.
+    name = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None)
     return f"{name or type(cause).__name__}"
 
 
 class Database:
     """A small pool of connections. Belongs to the event loop on which it is first used."""
 
-    def __init__(self, url: URL) -> None:
-        self.engine: AsyncEngine = create_async_engine(
-            url,
-            hide_parameters=True,
-            pool_size=_CONNECTIONS,
-            max_overflow=0,
-            pool_timeout=BUSY_TIMEOUT,
+    def __init__(self, place: Place) -> None:
+        self.engine: AsyncEngine = async_engine(
+            place, pool_size=_CONNECTIONS, max_overflow=0, pool_timeout=BUSY_TIMEOUT
         )
-        event.listen(self.engine.sync_engine, "connect", set_pragmas)
+        # A file answers or says that it is locked; a server may say nothing.
+        self._patience = None if place.dsn is None else 2 * BUSY_TIMEOUT
 
     async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Do `work` in one transaction. Raises Conflict, or AccountsUnavailable for every other failure."""
         try:
-            async with self.engine.begin() as connection:
+            async with asyncio.timeout(self._patience), self.engine.begin() as connection:
                 return await work(connection)
         except IntegrityError:
             failure: Exception = Conflict()

@@ -1,31 +1,26 @@
 """Keeps a ring of signing keys in the accounts' database, for several machines, sealed so that the database is not enough.
 
-Leaves the keys to `coatcheck.tokens`, and where the master secret comes from to the server.
+Leaves the keys to `coatcheck.tokens`, the way to the database to `keys_row`, and where the master secret comes from to the
+server.
 """
 
 import secrets
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import ColumnElement, Connection, Engine, NullPool, create_engine, event, insert, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import ColumnElement, Connection, insert, select, update
 
-from coatcheck.accounts.database import ensure_private_file, explain, parse_url, set_pragmas
-from coatcheck.accounts.errors import AccountsUnavailable
-from coatcheck.accounts.migrate import migrate
+from coatcheck.accounts.database import Conflict, Place, place_of
+from coatcheck.accounts.keys_row import KeysRow, row_in
 from coatcheck.accounts.tables import signing_keys
 from coatcheck.errors import StoreUnavailable, UsageError
 from coatcheck.tokens.key_file import decode_ring, encode_ring
 from coatcheck.tokens.keys import Change, SigningKey
 
 __all__ = ["DatabaseKeys"]
-
-T = TypeVar("T")
 
 _RING = "access tokens"
 _PURPOSE = b"coatcheck signing keys"
@@ -42,24 +37,27 @@ class DatabaseKeys:
     """
 
     def __init__(self, url: str, master_secrets: Sequence[bytes]) -> None:
-        self._url = parse_url(url)
+        self._place: Place = place_of(url)
         if not master_secrets:
             raise UsageError("signing keys in the database need a master secret")
         self._ciphers = [AESGCM(_key(secret)) for secret in master_secrets]
-        self._engine: Engine | None = None
+        self._row: KeysRow = row_in(self._place)
 
     def version(self) -> object:
-        """A number that rises with each change; None where nothing is kept yet."""
-        return self._run(lambda connection: connection.scalar(select(signing_keys.c.version).where(_ours())))
+        """A number that rises with each change; None where nothing is kept yet. PostgreSQL's may be a moment old."""
+        return self._row.glance(lambda connection: connection.scalar(select(signing_keys.c.version).where(_ours())))
 
     def load(self) -> list[SigningKey]:
         """Read the ring. Raises UsageError where it does not open under any of the master secrets."""
-        return self._run(self._read)[1]
+        return self._row.run(self._read)[1]
 
     def update(self, change: Change) -> list[SigningKey]:
         """Change the ring. `change` may be called several times."""
         for _ in range(_ATTEMPTS):
-            kept = self._run(lambda connection: self._exchange(connection, change))
+            try:
+                kept = self._row.run(lambda connection: self._exchange(connection, change))
+            except Conflict:
+                continue
             if kept is not None:
                 return kept
         raise StoreUnavailable("the signing keys are being changed by too many at once: try again")
@@ -69,10 +67,7 @@ class DatabaseKeys:
         kept = change(keys)
         values = {"version": (version or 0) + 1, "sealed": self._seal(encode_ring(kept))}
         if version is None:
-            try:
-                connection.execute(insert(signing_keys).values(ring=_RING, **values))
-            except IntegrityError:
-                return None
+            connection.execute(insert(signing_keys).values(ring=_RING, **values))
             return kept
         statement = update(signing_keys).where(_ours(), signing_keys.c.version == version).values(values)
         return kept if connection.execute(statement).rowcount else None
@@ -99,35 +94,11 @@ class DatabaseKeys:
         )
 
     def _where(self) -> str:
-        return str(self._url.database)
-
-    def _run(self, work: Callable[[Connection], T]) -> T:
-        """Do `work` in one transaction, on a database that has the table."""
-        try:
-            with self._opened().begin() as connection:
-                return work(connection)
-        except SQLAlchemyError as error:
-            reason = explain(error)
-        except AccountsUnavailable as error:
-            raise StoreUnavailable(str(error)) from None
-        # Outside of the `except`: a chained exception would carry the statement's parameters.
-        raise StoreUnavailable(f"the signing keys in {self._where()} cannot be asked: {reason}")
-
-    def _opened(self) -> Engine:
-        if self._engine is None:
-            ensure_private_file(Path(self._where()))
-            migrate(self._url)
-            # No pool: it is asked once a second at most, and whoever forgets to close it leaves nothing open.
-            engine = create_engine(self._url.set(drivername="sqlite"), hide_parameters=True, poolclass=NullPool)
-            event.listen(engine, "connect", set_pragmas)
-            self._engine = engine
-        return self._engine
+        return self._place.where
 
     def close(self) -> None:
         """Close every connection; the next use opens them again."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.dispose()
+        self._row.close()
 
 
 def _ours() -> ColumnElement[bool]:

@@ -12,14 +12,13 @@ from typing import Any, Protocol
 
 from coatcheck.asgi._types import Message, Receive, Scope, Send
 from coatcheck.asgi.live import Live
-from coatcheck.asgi.refusals import TOO_MANY, answer
+from coatcheck.asgi.refusals import answer, refusal_of
 from coatcheck.connections import Interruption
-from coatcheck.credentials import BAD_TOKEN, Refusal, unavailable
 from coatcheck.errors import SessionRefused, StoreUnavailable, TooManyConnections
 from coatcheck.manager import Sessions
 from coatcheck.session import Session
 
-__all__ = ["Outlet", "Response"]
+__all__ = ["Outlet", "Response", "drop_dead_cookie"]
 
 _LAST_WORD = 1.0
 """Seconds for which a client's connection may be full before it is cut without the last event."""
@@ -73,8 +72,8 @@ class Response:
         self._start_headers: Any = ()
         self._tail = b"\n\n"  # the last bytes of an event stream
         self._live: Live | None = None
-        self.started = False
-        self.complete = False
+        self.started: bool = False
+        self.complete: bool = False
         """Whether a live response was given its end."""
 
     # ---- out
@@ -115,7 +114,7 @@ class Response:
             self._session.discard()
             await self.fail(error)
             return
-        await self._drop_dead_cookie()
+        await drop_dead_cookie(self._middleware.sessions, self._session)
         await self._start(message)
 
     def _continue(self, message: Message) -> Awaitable[None]:
@@ -223,37 +222,32 @@ class Response:
         """See `Live.was_cancelled_here`."""
         return self._live is not None and self._live.was_cancelled_here()
 
-    async def _drop_dead_cookie(self) -> None:
-        """Say nothing of a session that was ended, or got another secret, since this request made its cookie."""
-        session = self._session
-        change = session.cookie_change
-        if change is None or change.token is None:
-            return
-        token = change.token.encode("ascii")
-        sessions = self._middleware.sessions
-        if sessions.load_cached(token) is None:
-            try:
-                if (await sessions.load(token)).record is None:
-                    session.cookie_change = None
-            except StoreUnavailable:
-                pass  # what the verb answered is the last that is known
-
     async def fail(self, error: StoreUnavailable | SessionRefused) -> None:
         """Answer in the application's place. Verbs that were awaited stand, and so does the cookie that they made."""
         self._replaced = True
-        await self._drop_dead_cookie()
+        await drop_dead_cookie(self._middleware.sessions, self._session)
         send = self._send if self._session.cookie_change is None else self._send_with_cookie
         self.started = True
-        if isinstance(error, StoreUnavailable):
-            await answer(send, unavailable(error))
-        elif isinstance(error, TooManyConnections):
-            await answer(send, TOO_MANY)
-        else:
-            challenge = BAD_TOKEN.challenge if self._session.by_bearer else "Bearer"
-            await answer(send, Refusal(401, str(error), challenge))
+        refusal = refusal_of(error, by_bearer=self._session.by_bearer)
+        self._middleware.sessions.counted.refused[refusal.cause] += 1
+        await answer(send, refusal)
 
     def _send_with_cookie(self, message: Message) -> Awaitable[None]:
         return self._start(message) if message["type"] == "http.response.start" else self._send(message)
+
+
+async def drop_dead_cookie(sessions: Sessions, session: Session) -> None:
+    """Say nothing of a session that was ended, or got another secret, since this request made its cookie."""
+    change = session.cookie_change
+    if change is None or change.token is None:
+        return
+    token = change.token.encode("ascii")
+    if sessions.load_cached(token) is None:
+        try:
+            if (await sessions.load(token)).record is None:
+                session.cookie_change = None
+        except StoreUnavailable:
+            pass  # what the verb answered is the last that is known
 
 
 def _is_event_stream(headers: Any) -> bool:

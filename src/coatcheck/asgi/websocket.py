@@ -136,6 +136,7 @@ class Socket:
             self._live.watch(session.record)
         except TooManyConnections:
             self._closed = True
+            self._sessions.counted.refused[TOO_MANY.cause] += 1
             await refuse_handshake(self._scope, self._send, TOO_MANY)
             self._live.end(Interruption("too many connections"))
             raise self._live.refuse_to_send() from None

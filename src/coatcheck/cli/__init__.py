@@ -22,8 +22,8 @@ _SUBCOMMANDS = {
     "serve": None,  # its function says what it does
     "reload": None,
     "probe": None,
-    "users": "Add and list users, change passwords, disable accounts.",
-    "sessions": "List sessions, and end them.",
+    "users": "Add and list users, change passwords, disable accounts, make their tables in PostgreSQL.",
+    "sessions": "List sessions, end them, and make their tables in PostgreSQL.",
     "keys": "List, rotate and retire the keys that sign access tokens.",
     "services": "Add, list and remove services: machines with a credential of their own.",
 }

@@ -18,6 +18,8 @@ from coatcheck.server.errors import ServerError
 from coatcheck.server.printable import printable
 from coatcheck.server.session_kind import session_kind
 from coatcheck.server.settings import Settings, load_settings
+from coatcheck.stores import open_store
+from coatcheck.stores.contract import Migrated
 
 __all__ = ["app"]
 
@@ -83,6 +85,22 @@ def end_sessions(
         typer.echo(f"Ended {ended} session{'' if ended == 1 else 's'}.")
 
     _run(work, data_dir, store, accounts)
+
+
+@app.command("migrate")
+def migrate_sessions(data_dir: DataDir = None, store: Store = None) -> None:
+    """Make the session tables in PostgreSQL, or bring them up to date. Other stores see to that themselves."""
+
+    async def work() -> None:
+        opened = open_store(load_settings(data_dir=data_dir, store=store).store_url())
+        if not isinstance(opened, Migrated):
+            typer.echo("Nothing to do: this store makes what it needs by itself.")
+            return
+        for done in await opened.migrate() or ["the tables are up to date"]:
+            typer.echo(f"{done[0].upper()}{done[1:]}.")
+
+    with one_line():
+        asyncio.run(work())
 
 
 def _run(

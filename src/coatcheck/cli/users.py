@@ -137,6 +137,23 @@ def enable_user(username: Username, data_dir: DataDir = None, accounts: Accounts
     _run(work, _settings(data_dir, None, accounts))
 
 
+@app.command("migrate")
+def migrate_accounts(data_dir: DataDir = None, accounts: AccountsUrl = None) -> None:
+    """Make the tables of accounts in PostgreSQL, or bring them up to date. An SQLite file is seen to by itself."""
+    from coatcheck.accounts import Accounts
+
+    async def work() -> None:
+        url = load_settings(data_dir=data_dir, accounts=accounts).accounts_url()
+        if file_of(url) is not None:
+            typer.echo("Nothing to do: the file is made and kept up to date by itself.")
+            return
+        await Accounts(url).migrate()
+        typer.echo("The tables of accounts are up to date.")
+
+    with one_line():
+        asyncio.run(work())
+
+
 def _settings(data_dir: Path | None, store: str | None, accounts: str | None) -> Callable[[], Settings]:
     # Read only where their errors are shown.
     return lambda: load_settings(data_dir=data_dir, store=store, accounts=accounts)

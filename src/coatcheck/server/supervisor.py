@@ -153,6 +153,7 @@ class _Supervisor:
                 settings,
                 self._own_dir,
                 [self._socket(number) for number in range(settings.workers)],
+                [self._grpc_socket(number) for number in range(settings.workers)] if self._has_grpc else [],
                 self._runtime_dir / EDGE_STATISTICS_FILE,
                 patience=_START_TIMEOUT,
                 log=_log,
@@ -190,6 +191,8 @@ class _Supervisor:
         argv += ["--app", self._application]
         if self._settings.edge:
             argv += ["--socket", str(self._socket(number))]
+            if self._has_grpc:
+                argv += ["--grpc-socket", str(self._grpc_socket(number))]
         for listening in self._listening:
             argv += ["--listen-fd", str(listening.fileno())]
         inherited = [listening.fileno() for listening in self._listening]
@@ -197,6 +200,14 @@ class _Supervisor:
 
     def _socket(self, number: int) -> Path:
         return self._runtime_dir / f"worker-{number}.sock"
+
+    def _grpc_socket(self, number: int) -> Path:
+        return self._runtime_dir / f"grpc-{number}.sock"
+
+    @property
+    def _has_grpc(self) -> bool:
+        """Whether the workers' application has a gRPC API: ours has, and others are handed such calls as any request."""
+        return self._application == APPLICATION
 
     def _write_settings(self, settings: Settings) -> None:
         replace_file(self._runtime_dir / "settings.json", settings.model_dump_json())

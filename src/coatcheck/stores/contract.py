@@ -7,13 +7,13 @@ it or nothing.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
 from coatcheck.record import Changes, SessionRecord, Tombstone
 
-__all__ = ["Change", "ChangeStream", "Store"]
+__all__ = ["Change", "ChangeStream", "Migrated", "Store"]
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -163,4 +163,13 @@ class Store(Protocol):
 
     def changes(self) -> ChangeStream:
         """Open a feed that tells of every change from now on. Of a creation nothing is told: nobody has a copy."""
+        ...
+
+
+@runtime_checkable
+class Migrated(Protocol):
+    """A store in somebody's database: its tables are made and changed by request alone, and `start` refuses without them."""
+
+    async def migrate(self) -> list[str]:
+        """Make the tables or bring them up to date; give what was done, in words. Raises StoreUnavailable, UsageError."""
         ...

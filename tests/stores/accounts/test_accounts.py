@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -33,13 +34,9 @@ CHEAP = HashParameters(memory_kib=8, passes=1, lanes=1)
 DEARER = HashParameters(memory_kib=16, passes=2, lanes=1)
 
 
-def stored_hash(path: Path, username: str) -> str:
-    connection = sqlite3.connect(path)
-    try:
-        query = "SELECT password_hash FROM coatcheck_users WHERE username = ?"
-        return connection.execute(query, (username,)).fetchone()[0]
-    finally:
-        connection.close()
+def stored_hash(database: Any, username: str) -> str:
+    ((found,),) = database.run(f"SELECT password_hash FROM coatcheck_users WHERE username = '{username}'")
+    return found
 
 
 def statements(accounts: Accounts) -> list[str]:
@@ -195,13 +192,13 @@ async def test_a_changed_password_replaces_the_old_one(make_accounts: Make) -> N
         assert not await accounts.verify(alice, PASSWORD)
 
 
-async def test_a_user_who_is_gone_before_the_new_password_is_hashed_is_unknown(make_accounts: Make, path: Path) -> None:
+async def test_a_user_who_is_gone_before_the_new_password_is_hashed_is_unknown(
+    make_accounts: Make, database: Any
+) -> None:
     class Slow(PasswordHasher):
         async def hash(self, password: bytes) -> EncodedHash:
             hashed = await super().hash(password)
-            with sqlite3.connect(path) as by_hand:
-                by_hand.execute("DELETE FROM coatcheck_users WHERE name = 'gone'")
-            by_hand.close()
+            database.run("DELETE FROM coatcheck_users WHERE name = 'gone'")
             return hashed
 
     async with make_accounts() as accounts:
@@ -246,7 +243,7 @@ async def test_changing_one_user_leaves_the_others_alone(make_accounts: Make) ->
 
 
 async def test_verifying_takes_the_same_steps_for_a_wrong_password_and_for_unknown_disabled_or_deleted_users(
-    make_accounts: Make, path: Path, recording_hasher: Callable[..., PasswordHasher]
+    make_accounts: Make, recording_hasher: Callable[..., PasswordHasher]
 ) -> None:
     hasher = recording_hasher()
     async with make_accounts(hasher) as accounts:
@@ -336,28 +333,28 @@ async def test_a_full_queue_refuses_known_and_unknown_users_alike(make_accounts:
 # Hashing anew
 
 
-async def test_a_login_renews_the_hash_when_the_parameters_rose(make_accounts: Make, path: Path) -> None:
+async def test_a_login_renews_the_hash_when_the_parameters_rose(make_accounts: Make, database: Any) -> None:
     async with make_accounts() as accounts:
         alice = await accounts.register("alice", PASSWORD)
-    before = stored_hash(path, "alice")
+    before = stored_hash(database, "alice")
     async with make_accounts(PasswordHasher(DEARER)) as accounts:
         assert not await accounts.verify(alice, OTHER)
-        assert stored_hash(path, "alice") == before
+        assert stored_hash(database, "alice") == before
         assert await accounts.verify(alice, PASSWORD)
-        after = stored_hash(path, "alice")
+        after = stored_hash(database, "alice")
         assert after.startswith("$argon2id$v=19$m=16,t=2,p=1$")
         assert await accounts.verify(alice, PASSWORD)
-        assert stored_hash(path, "alice") == after
+        assert stored_hash(database, "alice") == after
 
 
-async def test_a_disabled_users_hash_is_not_renewed(make_accounts: Make, path: Path) -> None:
+async def test_a_disabled_users_hash_is_not_renewed(make_accounts: Make, database: Any) -> None:
     async with make_accounts() as accounts:
         alice = await accounts.register("alice", PASSWORD)
         await accounts.set_disabled(alice.id, True)
-    before = stored_hash(path, "alice")
+    before = stored_hash(database, "alice")
     async with make_accounts(PasswordHasher(DEARER)) as accounts:
         assert not await accounts.verify(alice, PASSWORD)
-    assert stored_hash(path, "alice") == before
+    assert stored_hash(database, "alice") == before
 
 
 async def test_renewing_a_hash_does_not_undo_a_password_changed_meanwhile(make_accounts: Make) -> None:
@@ -378,11 +375,11 @@ async def test_renewing_a_hash_does_not_undo_a_password_changed_meanwhile(make_a
 
 
 async def test_a_hash_that_cannot_be_renewed_does_not_keep_the_user_out(
-    make_accounts: Make, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_accounts: Make, database: Any, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with make_accounts() as accounts:
         alice = await accounts.register("alice", PASSWORD)
-    before = stored_hash(path, "alice")
+    before = stored_hash(database, "alice")
     monkeypatch.setattr("coatcheck.accounts.database.BUSY_TIMEOUT", 0.05)
     async with make_accounts(PasswordHasher(DEARER)) as accounts:
         writer = sqlite3.connect(path, isolation_level=None)
@@ -395,9 +392,9 @@ async def test_a_hash_that_cannot_be_renewed_does_not_keep_the_user_out(
             f"the password hash of user {alice.id} could not be renewed:"
             " The accounts' database cannot be asked: SQLITE_BUSY."
         )
-        assert stored_hash(path, "alice") == before
+        assert stored_hash(database, "alice") == before
         assert await accounts.verify(alice, PASSWORD)
-        assert stored_hash(path, "alice") != before
+        assert stored_hash(database, "alice") != before
 
 
 # Life

@@ -9,7 +9,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from coatcheck.accounts import Accounts, AccountsUnavailable, HashParameters, PasswordHasher
-from coatcheck.accounts.database import Database, ensure_private_file, parse_url
+from coatcheck.accounts.database import Database, ensure_private_file, parse_url, place_of
 from coatcheck.errors import UsageError
 
 PASSWORD = "tangerine bicycle"
@@ -66,7 +66,7 @@ async def test_every_connection_to_sqlite_is_durable_and_waits_and_keeps_foreign
 ) -> None:
     async with make_accounts():
         pass
-    database = Database(parse_url(f"sqlite:///{path}"))
+    database = Database(place_of(f"sqlite:///{path}"))
     async with database.engine.connect() as one, database.engine.connect() as other:
         for connection in (one, other):
             found = {
@@ -78,7 +78,7 @@ async def test_every_connection_to_sqlite_is_durable_and_waits_and_keeps_foreign
 
 
 async def test_a_statement_that_fails_shows_no_parameters(path: Path) -> None:
-    database = Database(parse_url(f"sqlite:///{path}"))
+    database = Database(place_of(f"sqlite:///{path}"))
     async with database.engine.connect() as connection:
         with pytest.raises(SQLAlchemyError) as failure:
             await connection.execute(text("SELECT * FROM missing WHERE x = :x"), {"x": "tangerine"})
@@ -94,9 +94,9 @@ def test_the_driver_need_not_be_named(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", [
-    "", "accounts.sqlite3", "postgresql://localhost/accounts", "redis://localhost", "memory://", "sqlite:///a?mode=ro",
+    "", "accounts.sqlite3", "mysql://localhost/accounts", "redis://localhost", "memory://", "sqlite:///a?mode=ro",
 ])  # fmt: skip
-def test_what_is_no_sqlite_file_is_refused_with_an_example(url: str) -> None:
+def test_what_is_neither_sqlite_nor_postgresql_is_refused_with_an_example(url: str) -> None:
     with pytest.raises(UsageError, match="give a URL like sqlite:////"):
         Accounts(url)
 
@@ -109,7 +109,7 @@ def test_a_database_in_memory_is_refused_because_workers_could_not_share_it(url:
 
 def test_a_url_with_a_password_is_refused_without_showing_it() -> None:
     with pytest.raises(UsageError) as refusal:
-        Accounts("postgresql://coatcheck:tangerine@localhost/accounts")
+        Accounts("mysql://coatcheck:tangerine@localhost/accounts")
     assert "tangerine" not in str(refusal.value)
 
 

@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from coatcheck.accounts import Accounts, AccountsSchemaTooNew, AccountsUnavailable
-from coatcheck.accounts.database import ensure_private_file, parse_url
+from coatcheck.accounts.database import ensure_private_file, place_of
 from coatcheck.accounts.migrate import _one_at_a_time, migrate
 from coatcheck.accounts.tables import SCHEMA, VERSION_TABLE, metadata
 
@@ -224,9 +224,9 @@ async def test_a_migration_that_fails_leaves_nothing(path: Path, make_accounts: 
 
 
 def test_every_step_can_be_taken_back(path: Path) -> None:
-    url = parse_url(f"sqlite:///{path}")
+    place = place_of(f"sqlite:///{path}")
     ensure_private_file(path)
-    migrate(url)
+    migrate(place)
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
         config = Config()
@@ -235,7 +235,7 @@ def test_every_step_can_be_taken_back(path: Path) -> None:
         command.downgrade(config, "base")
     engine.dispose()
     assert rows(path, "SELECT name FROM sqlite_master WHERE type = 'table'") == [(VERSION_TABLE,)]
-    migrate(url)
+    migrate(place)
     assert ("coatcheck_users",) in rows(path, "SELECT name FROM sqlite_master WHERE type = 'table'")
 
 
@@ -261,7 +261,13 @@ def test_the_code_works_with_the_last_step_that_there_is() -> None:
 def test_the_steps_are_part_of_the_package() -> None:
     versions = resources.files("coatcheck.accounts") / "migrations" / "versions"
     names = sorted(file.name for file in versions.iterdir() if file.name.startswith("v"))
-    assert names == ["v0001_users.py", "v0002_throttling.py", "v0003_services.py", "v0004_signing_keys.py"]
+    assert names == [
+        "v0001_users.py",
+        "v0002_throttling.py",
+        "v0003_services.py",
+        "v0004_signing_keys.py",
+        "v0005_activity.py",
+    ]
 
 
 async def test_a_database_of_the_first_release_keeps_its_users(

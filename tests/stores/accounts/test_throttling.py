@@ -38,8 +38,8 @@ ALLOWANCES = Allowances(
 
 
 class House:
-    def __init__(self, accounts: Accounts, path: Path) -> None:
-        self.path = path
+    def __init__(self, accounts: Accounts, database: Any) -> None:
+        self.database = database
         self.accounts = accounts
         self.clock = ManualClock()
         self.throttle = self.worker()
@@ -68,19 +68,15 @@ class House:
         raise AssertionError("nothing stops it")
 
     def rows(self) -> dict[str, int]:
-        connection = sqlite3.connect(self.path)
-        try:
-            return dict(connection.execute("SELECT counter, spent_until FROM coatcheck_throttling").fetchall())
-        finally:
-            connection.close()
+        return dict(self.database.run("SELECT counter, spent_until FROM coatcheck_throttling"))
 
 
 @pytest.fixture
-def open_house(make_accounts: Callable[..., Accounts], path: Path) -> Callable[[], Any]:
+def open_house(make_accounts: Callable[..., Accounts], database: Any) -> Callable[[], Any]:
     @asynccontextmanager
     async def house() -> Any:
         async with make_accounts() as accounts:
-            yield House(accounts, path)
+            yield House(accounts, database)
 
     return house
 
@@ -402,13 +398,13 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 async def test_two_processes_that_guess_at_once_share_one_allowance(
-    make_accounts: Callable[..., Accounts], path: Path
+    make_accounts: Callable[..., Accounts], database: Any
 ) -> None:
     async with make_accounts() as accounts:
         await accounts.register("ada", PASSWORD)
     processes = [
         await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error", "-c", GUESS, f"sqlite:///{path}"),
+            *(sys.executable, "-W", "error", "-c", GUESS, database.url),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -431,13 +427,10 @@ async def test_two_processes_that_guess_at_once_share_one_allowance(
 
 async def test_old_counters_go_in_small_steps_and_those_that_weigh_stay(open_house: Callable[[], Any]) -> None:
     async with open_house() as house:
-        connection = sqlite3.connect(house.path)
         now = int(house.clock.time() * 1_000_000)
         dead = [(f"dead:{number}", now - 61_000_000 - number) for number in range(200)]
         young = [("just:1", now - 59_000_000), ("just:2", now + 1_000_000)]
-        connection.executemany("INSERT INTO coatcheck_throttling VALUES (?, ?)", dead + young)
-        connection.commit()
-        connection.close()
+        house.database.run(f"INSERT INTO coatcheck_throttling VALUES {', '.join(map(repr, dead + young))}")
         for _ in range(16):
             await house.succeed()
         left = house.rows()
@@ -517,11 +510,11 @@ def test_the_defaults_are_those_that_are_documented() -> None:
 
 
 async def test_what_cannot_be_counted_is_not_let_through(
-    open_house: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    open_house: Callable[[], Any], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coatcheck.accounts.database.BUSY_TIMEOUT", 0.01)
     async with open_house() as house:
-        writer = sqlite3.connect(house.path, isolation_level=None)
+        writer = sqlite3.connect(path, isolation_level=None)
         writer.execute("BEGIN IMMEDIATE")
         with pytest.raises(AccountsUnavailable):
             await house.guess()
@@ -529,11 +522,11 @@ async def test_what_cannot_be_counted_is_not_let_through(
 
 
 async def test_a_refund_and_a_cleaning_that_fail_are_logged_and_nothing_else_fails(
-    open_house: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    open_house: Callable[[], Any], path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("coatcheck.accounts.database.BUSY_TIMEOUT", 0.01)
     async with open_house() as house:
-        writer = sqlite3.connect(house.path, isolation_level=None)
+        writer = sqlite3.connect(path, isolation_level=None)
         async with house.throttle.password("ada", HERE) as attempt:
             writer.execute("BEGIN IMMEDIATE")
             await attempt.refund()

@@ -162,8 +162,9 @@ def test_a_mistyped_directory_is_said_and_not_made(run: Run, data: Path, command
 
 
 @pytest.mark.parametrize("url, sentence", [
-    ("postgresql://coatcheck:geheim77@localhost/a",
-     "Accounts are kept in an SQLite file: give a URL like sqlite:////var/lib/coatcheck/accounts.sqlite3"),
+    ("mysql://coatcheck:geheim77@localhost/a",
+     "Accounts are kept in an SQLite file or in PostgreSQL: give a URL like sqlite:////var/lib/coatcheck/accounts.sqlite3 or "
+     "postgresql://user@host/database"),
     ("sqlite:///missing/accounts.sqlite3", "there is no missing/accounts.sqlite3; name the server's data directory with --data-dir"),
 ])  # fmt: skip
 def test_accounts_that_cannot_be_opened_are_one_line(run: Run, url: str, sentence: str) -> None:

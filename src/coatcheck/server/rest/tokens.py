@@ -65,6 +65,7 @@ async def exchange_refresh_token(form: RefreshToken, services: ServicesOf) -> To
         raise ProblemError(
             400, "This refresh token is worth nothing any more: log in again.", error=error.error
         ) from None
+    services.activity.record("refreshed", form.refresh_token.partition(".")[0])
     return Tokens(access_token=pair.access_token, expires_in=pair.expires_in, refresh_token=pair.refresh_token)
 
 

@@ -66,6 +66,7 @@ TIERS = {
             "npm=npm",
             "redis-sentinel=redis-sentinel",
             "systemd=systemd-analyze",
+            "tshark=tshark",
             *SERVICES,
         ),
         pytest=("-n", "0"),

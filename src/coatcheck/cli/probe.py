@@ -1,6 +1,7 @@
 """`coatcheck probe`: turns the command line into a measurement, shows how far it is, and prints what came of it."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -107,6 +108,9 @@ def probe(
 
 
 def _measure(url: str, options: Options) -> Report:
+    for noisy in ("quic", "http3"):
+        # What aioquic thinks of a server is in the report; lines of it between ours help nobody.
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     with _progress() as tell:
         prober = Prober(url, options, tell)
         asyncio.run(_until_interrupted(prober))

@@ -5,16 +5,25 @@ from collections.abc import Mapping
 from coatcheck.probe.facts import VersionReport
 from coatcheck.probe.findings import Finding
 from coatcheck.probe.sessions import SessionReport
+from coatcheck.probe.websocket import WebSocketFacts
 from coatcheck.probe.words import count, joined, milliseconds, seconds_in_words
 
 __all__ = ["answer"]
 
+_NAMES = {"h1.1": "HTTP/1.1", "h2": "HTTP/2", "h3": "HTTP/3"}
+
 
 def answer(
-    host: str, versions: Mapping[str, VersionReport], session: SessionReport, findings: tuple[Finding, ...]
+    host: str,
+    versions: Mapping[str, VersionReport],
+    websockets: Mapping[str, WebSocketFacts],
+    session: SessionReport,
+    findings: tuple[Finding, ...],
 ) -> str:
     """A few sentences, from the most important on."""
     spoken = [version for version in versions.values() if version.spoken]
+    if not spoken and websockets:
+        return " ".join(_websockets(websockets) or [f"No WebSocket was accepted by {host}."])
     if not spoken:
         return f"Over none of the HTTP versions that were asked for came an answer from {host}."
     sentences = [
@@ -23,6 +32,7 @@ def answer(
         *_price(spoken),
         *_idle(spoken),
         *_missing(versions),
+        *_websockets(websockets),
         *_session(session),
         *_verdict(findings),
     ]
@@ -98,6 +108,16 @@ def _missing(versions: Mapping[str, VersionReport]) -> list[str]:
     missing = [version for version in versions.values() if not version.spoken]
     names = (f"{each.name} without TLS" if each.via == "prior knowledge" else each.name for each in missing)
     return [f"It does not speak {joined(names, 'or')}."] if missing else []
+
+
+def _websockets(websockets: Mapping[str, WebSocketFacts]) -> list[str]:
+    spoken = {version: facts for version, facts in websockets.items() if facts.spoken}
+    if not spoken:
+        return []
+    names = joined(_NAMES.get(version, version) for version in spoken)
+    pings = [facts.ping_ms for facts in spoken.values() if facts.ping_ms is not None]
+    price = f", where a round trip takes {milliseconds(min(pings))}" if pings else ""
+    return [f"WebSockets are accepted over {names}{price}."]
 
 
 def _session(session: SessionReport) -> list[str]:

@@ -15,11 +15,11 @@ from coatcheck.probe.http3 import Http3Connection
 from coatcheck.probe.link import TlsClient, open_link
 from coatcheck.probe.options import Version
 from coatcheck.probe.quic import QuicClient, QuicLink, check_quic_certificate, open_quic
-from coatcheck.probe.target import Endpoint, Target, look_up
+from coatcheck.probe.target import Endpoint, Target, is_loopback, look_up
 from coatcheck.probe.tls import client_context
 from coatcheck.probe.trace import Purpose, Trace
 
-__all__ = ["AnyConnection", "Dialer"]
+__all__ = ["AnyConnection", "Dialer", "must_check"]
 
 AnyConnection: TypeAlias = Http1Connection | Http2Connection | Http3Connection
 
@@ -33,11 +33,20 @@ class Dialer:
     """Knows the server's address, and how far its certificate is trusted."""
 
     def __init__(
-        self, trace: Trace, target: Target, address: str, *, verify: bool, ca: Path | None, timeout: float
+        self,
+        trace: Trace,
+        target: Target,
+        address: str,
+        *,
+        verify: bool,
+        ca: Path | None,
+        insecure: bool,
+        timeout: float,
     ) -> None:
         self.target = target
         self.address = address
-        self.verify = verify
+        self._verify = verify
+        self._insecure = insecure
         self.alternative: Alternative | None = None
         """Where HTTP/3 is to be found, if the server has said so."""
         self.trace = trace
@@ -82,7 +91,7 @@ class Dialer:
         if self.target.tls:
             context = self._contexts.get(version)
             if context is None:
-                context = client_context((_ALPN[version],), verify=self.verify, ca=self._ca)
+                context = client_context((_ALPN[version],), verify=self._verify, ca=self._ca)
                 self._contexts[version] = context
             tls = TlsClient(context, self.target.host, self._sessions.get(version) if resume else None)
         endpoint = Endpoint(self.address, self.target.port)
@@ -107,19 +116,21 @@ class Dialer:
             self.trace, record, endpoint, client, timeout=min(self._timeout, _QUIC_WITHIN), local=local
         )
         try:
-            self._check(link)
+            self._check(link, endpoint)
         except Failure as failure:
             record.failure = str(failure)
             link.close()
             raise
         return Http3Connection(link, self.trace, self._timeout)
 
-    def _check(self, link: QuicLink) -> None:
+    def _check(self, link: QuicLink, endpoint: Endpoint) -> None:
         """Check the certificate after the handshake and before the first request, so that the one costs what it costs.
 
         Once is enough: a connection that resumes a session shows none.
         """
-        if self.verify and not link.record.resumed and link.quic.certificate != self._checked:
+        if not must_check(endpoint.host, verify=self._verify, insecure=self._insecure) or link.record.resumed:
+            return
+        if link.quic.certificate != self._checked:
             check_quic_certificate(link.quic, self.target.host, self._ca)
             self._checked = link.quic.certificate
 
@@ -134,3 +145,11 @@ class Dialer:
             return Endpoint((await look_up(elsewhere)).addresses[0], self.alternative.port)
         except Unreachable as error:
             raise Failure(str(error), "unreachable") from None
+
+
+def must_check(address: str, *, verify: bool, insecure: bool) -> bool:
+    """Whether the certificate of this address counts.
+
+    Where it was let off, that was for loopback; an alternative service may be anywhere, and would get the cookies, too.
+    """
+    return not insecure and (verify or not is_loopback(address))

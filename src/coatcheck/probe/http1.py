@@ -89,8 +89,11 @@ class Http1Connection:
             target=request.target.path.encode("ascii"),
             headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in fields],
         )
-        data = self._http.send(head) or b""
-        data += self._http.send(h11.EndOfMessage()) or b""
+        try:
+            data = self._http.send(head) or b""
+            data += self._http.send(h11.EndOfMessage()) or b""
+        except h11.LocalProtocolError as error:
+            raise Failure(f"HTTP/1 does not let us send this: {shortened(str(error))}", "local") from None
         if self._version == "h1.0":
             data = data.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1)
         record = self._trace.request(self.record, request.method, request.plain_bytes)
@@ -216,4 +219,4 @@ class Http1Connection:
             return Failure(f"its response is malformed ({shortened(error)})", "garbage")
         if not came:
             return Failure("the server closed the connection before it answered", "closed")
-        return Failure(f"what it answered is no HTTP: {shortened(came.decode('latin-1'), 40)!r}", "garbage")
+        return Failure(f"what it answered is no HTTP: '{shortened(came.decode('latin-1'), 40)}'", "garbage")

@@ -322,7 +322,7 @@ def _raw(text: bytes | str) -> bytes:
 def _not_spoken(came: bytes) -> Failure:
     if came.startswith(b"HTTP/1"):
         line = came.partition(b"\r\n")[0].decode("latin-1")
-        return Failure(f"not spoken: it answered HTTP/2's first bytes with {shortened(line, 40)!r}", "not-spoken")
+        return Failure(f"not spoken: it answered HTTP/2's first bytes with '{shortened(line, 40)}'", "not-spoken")
     if came.startswith(b"\x15\x03"):
         return Failure("it speaks TLS on this port: use https://", "garbage")
-    return Failure(f"what it answered is no HTTP/2: {shortened(came.decode('latin-1'), 40)!r}", "garbage")
+    return Failure(f"what it answered is no HTTP/2: '{shortened(came.decode('latin-1'), 40)}'", "garbage")

@@ -13,10 +13,10 @@ from coatcheck.probe.exchange import Response
 from coatcheck.probe.notes import VersionNotes, Via
 from coatcheck.probe.options import VERSIONS, WEBSOCKETS, Options, Version
 from coatcheck.probe.progress import OnProgress, Progress
-from coatcheck.probe.reach import Reached, reach
+from coatcheck.probe.reach import Reached, may_be_let_off, reach
 from coatcheck.probe.redirects import Redirect
 from coatcheck.probe.run import VersionRun
-from coatcheck.probe.target import Resolved, Target, is_loopback, look_up, parse_target, redirect_target
+from coatcheck.probe.target import Resolved, Target, look_up, parse_target, redirect_target
 from coatcheck.probe.trace import Trace
 from coatcheck.probe.websocket import WebSocket, WebSocketFacts, open_websocket
 from coatcheck.probe.words import seconds_in_words
@@ -79,9 +79,9 @@ class Prober:
             self.trace,
             self.target,
             address,
-            # Where TLS over TCP did not get so far, the same rule as there: on loopback nobody can stand in between.
-            verify=self.reached.verify if self.reached else not (self.options.insecure or is_loopback(address)),
+            verify=self.reached.verify if self.reached else not may_be_let_off(address, self.options),
             ca=self.options.ca,
+            insecure=self.options.insecure,
             timeout=self.options.timeout,
         )
         checked = False
@@ -155,6 +155,7 @@ class Prober:
 
     async def _version(self, version: Version, notes: VersionNotes, dialer: Dialer, checked: bool) -> bool:
         """Measure one; whether the session's requests have been sent."""
+        self._tell(NAMES[version])
         notes.via = self._via(version, dialer)
         before = self._done
         run = VersionRun(
@@ -165,7 +166,7 @@ class Prober:
             self.options,
             # Not over HTTP/1.0, if there is another: its last request asks to keep the connection.
             check_session=not checked and (version != "h1.0" or len(self.versions) == 1),
-            on_request=lambda: self._step(f"{NAMES[version]}"),
+            on_request=lambda: self._step(NAMES[version]),
             on_first=self._first,
         )
         try:

@@ -15,7 +15,7 @@ from coatcheck.probe.target import Endpoint, Target, is_loopback
 from coatcheck.probe.tls import Certificate, Distrust, certificate_of, client_context, distrust_of
 from coatcheck.probe.trace import Trace
 
-__all__ = ["Reached", "TlsReport", "reach"]
+__all__ = ["Reached", "TlsReport", "may_be_let_off", "reach"]
 
 _PREFERRED = ("h2", "http/1.1")
 _NEXT_ADDRESS_AFTER = 3.0
@@ -59,6 +59,14 @@ async def reach(trace: Trace, target: Target, addresses: tuple[str, ...], option
     raise failure
 
 
+def may_be_let_off(address: str, options: Options) -> bool:
+    """Whether to measure although the certificate is not trusted: if the user says so, or if nothing leaves the machine.
+
+    On loopback nobody can stand in between; who names an authority wants it to count all the same.
+    """
+    return options.insecure or (options.ca is None and is_loopback(address))
+
+
 async def _reach_one(trace: Trace, target: Target, address: str, options: Options, timeout: float) -> Reached:
     endpoint = Endpoint(address, target.port)
     if not target.tls:
@@ -72,8 +80,7 @@ async def _reach_one(trace: Trace, target: Target, address: str, options: Option
         cause = failure.__cause__
         if not isinstance(cause, ssl.SSLCertVerificationError):
             raise
-        # On loopback nobody can stand in between; who names an authority wants it to count all the same.
-        if not options.insecure and (options.ca is not None or not is_loopback(address)):
+        if not may_be_let_off(address, options):
             mend = "give its authority with --ca FILE, or measure without checking with --insecure"
             raise Failure(f"{failure}; {mend}", "certificate") from cause
         distrust = distrust_of(cause)

@@ -141,7 +141,7 @@ def make_report(prober: Prober, started_at: datetime | None = None) -> Report:
             cookies=tuple(name for name, _ in options.cookies),
             headers=tuple(name for name, _ in options.headers),
         ),
-        answer=answer(target.authority, versions, session, findings),
+        answer=answer(target.authority, versions, evidence.websockets, session, findings),
         address=address,
         server=server,
         requests_sent=trace.requests,

@@ -107,9 +107,11 @@ class VersionRun:
                         break  # it did not survive, which is an answer
                     if not failure.retry or again:
                         raise
-                    again = said_goodbye = True
-                    self._notes.lost_requests += 1
-                    self._notes.unannounced += isinstance(connection, Http1Connection) or not connection.goaway
+                    again = True
+                    if not connection.usable:  # else it refused this one stream
+                        said_goodbye = True
+                        self._notes.lost_requests += 1
+                        self._notes.unannounced += isinstance(connection, Http1Connection) or not connection.goaway
                     continue
                 again = False
                 said_goodbye = _says_goodbye(connection, response)
@@ -239,8 +241,8 @@ class VersionRun:
             try:
                 connection = await self._dialer.open(self._version, "at once", local=local)
                 await self._together(connection)
-                if self._version == "h1.0" and not self._notes.kept_unasked:
-                    await _ends(connection)
+                if not connection.usable and not self._notes.kept_unasked:
+                    await self._part(connection)
             except Failure:
                 pass  # it is in the trace
             finally:

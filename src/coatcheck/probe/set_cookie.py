@@ -22,6 +22,7 @@ Verdict: TypeAlias = Literal["good", "info", "warn", "problem"]
 _SESSION_NAME = re.compile(r"sess|sid\b|_id$|auth|token|jwt|login|identity|remember|^id$", re.IGNORECASE)
 _NOT_SESSION_NAME = re.compile(r"csrf|xsrf|consent|lang|locale|theme|_ga|_gid|tz", re.IGNORECASE)
 _RANDOM_LOOKING = re.compile(r"[A-Za-z0-9+/=_.~%:-]{20,}")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]*")
 _LONGEST = 400 * 86400
 """Browsers cut a longer life to this (RFC 6265bis, section 5.5)."""
@@ -48,7 +49,7 @@ class SetCookie(msgspec.Struct, frozen=True, kw_only=True):
     """Attributes whose values mean nothing to a browser."""
 
     def lifetime(self, now: datetime) -> float | None:
-        """Seconds from now on; None: until the browser is closed. Max-Age wins over Expires (section 5.6.4)."""
+        """Seconds from now on; None: until the browser is closed. Max-Age wins over Expires (RFC 6265, section 5.3)."""
         if self.max_age is not None:
             return self.max_age
         return None if self.expires is None else (self.expires - now).total_seconds()
@@ -90,6 +91,8 @@ class CookieReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_set_cookie(header: str) -> SetCookie | None:
     """Take one header apart (RFC 6265bis, section 5.6); None if a browser would ignore it whole."""
+    if _CONTROL.search(header):
+        return None
     pair, *attributes = header.split(";")
     name, equals, value = pair.partition("=")
     if not equals:

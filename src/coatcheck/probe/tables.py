@@ -6,7 +6,7 @@ from typing import NamedTuple
 from coatcheck.probe.facts import Closing, VersionReport
 from coatcheck.probe.report import Report
 from coatcheck.probe.sessions import Known
-from coatcheck.probe.words import count, milliseconds, seconds_in_words
+from coatcheck.probe.words import count, joined, milliseconds, seconds_in_words
 
 __all__ = [
     "Column",
@@ -241,9 +241,12 @@ def websocket_table(report: Report) -> Table:
 
 def no_websockets(report: Report) -> str:
     """One line where no WebSocket was accepted over any version."""
-    spoken = {version: facts for version, facts in report.websockets.items() if not _silent(report, version)}
-    reasons = [f"{_WEBSOCKET_NAMES.get(version, version)} ({facts.failure})" for version, facts in spoken.items()]
-    over = f": {', '.join(reasons)}" if reasons else ""
+    by_reason: dict[str, list[str]] = {}
+    for version, facts in report.websockets.items():
+        if not _silent(report, version):
+            by_reason.setdefault(facts.failure or "not accepted", []).append(_WEBSOCKET_NAMES.get(version, version))
+    reasons = [f"over {joined(versions)}: {reason}" for reason, versions in by_reason.items()]
+    over = f" ({'; '.join(reasons)})" if reasons else ""
     return f"No WebSocket here{over}. If there is one elsewhere, name its path with --ws-path."
 
 

@@ -145,7 +145,9 @@ TRUSTED = TlsReport(
 def evidence(
     measured: dict[Version, tuple[VersionNotes, list[ConnectionTrace]]] | None = None, **more: Any
 ) -> Evidence:
-    versions = {version: version_report(version, *each) for version, each in (measured or usual()).items()}
+    versions = {
+        version: version_report(version, *each) for version, each in (usual() if measured is None else measured).items()
+    }
     fields: dict[str, Any] = {
         "tls_wanted": True,
         "loopback": False,
@@ -183,7 +185,7 @@ def report(measured: dict[Version, tuple[VersionNotes, list[ConnectionTrace]]] |
             cookies=(),
             headers=(),
         ),
-        answer=answer("example.com", seen.versions, seen.session, findings),
+        answer=answer("example.com", seen.versions, seen.websockets, seen.session, findings),
         address=Address(host="example.com", port=443, ip="192.0.2.1", candidates=("192.0.2.1",), dns_ms=2.0),
         server=seen.server,
         requests_sent=29,

@@ -31,7 +31,7 @@ def codes(seen: Evidence) -> dict[str, str]:
 
 
 def answered(seen: Evidence) -> str:
-    return answer("example.com", seen.versions, seen.session, find(seen))
+    return answer("example.com", seen.versions, seen.websockets, seen.session, find(seen))
 
 
 def with_h1(**noted: Any) -> Evidence:
@@ -284,3 +284,12 @@ def test_levels_have_an_order() -> None:
 def test_no_answer_over_any_version_is_said() -> None:
     nothing = evidence({"h1.1": (VersionNotes(failure="no answer", kind="timeout"), [])})
     assert "came an answer" in answered(nothing)
+
+
+def test_websockets_are_in_the_answer_and_are_all_of_it_where_nothing_else_was_asked_for() -> None:
+    sockets = {"h1.1": websocket(), "h2": websocket(ping_ms=0.5)}
+    said = "WebSockets are accepted over HTTP/1.1 and HTTP/2, where a round trip takes 0.50 ms."
+    assert said in answered(evidence(websockets=sockets))
+    assert answered(evidence({}, websockets=sockets)) == said
+    refused = {"h1.1": websocket(spoken=False, failure="the handshake was answered with 404")}
+    assert answered(evidence({}, websockets=refused)) == "No WebSocket was accepted by example.com."

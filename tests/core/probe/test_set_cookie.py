@@ -49,7 +49,7 @@ def test_every_attribute_is_read() -> None:
     )
 
 
-@pytest.mark.parametrize("header", ["", "  ", ";", "=; Path=/"])
+@pytest.mark.parametrize("header", ["", "  ", ";", "=; Path=/", "sid=a\x01b", "sid=a\r\nx: y"])
 def test_what_browsers_ignore_is_no_cookie(header: str) -> None:
     assert parse_set_cookie(header) is None
 

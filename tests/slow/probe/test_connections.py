@@ -1,5 +1,8 @@
 """What the probe finds out about connections, against servers of which the truth is known."""
 
+from pathlib import Path
+from typing import Any
+
 from h2.errors import ErrorCodes
 
 from coatcheck.probe import probe
@@ -206,3 +209,12 @@ async def test_a_server_that_fails_in_a_crowd_is_found_out() -> None:
     assert at_once is not None
     assert (at_once.requests, at_once.answered) == (5, 2)  # one found the server, one was for those in turn
     assert "at-once-failed" in codes(report)
+
+
+async def test_the_example_in_the_reference_works_as_it_stands() -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/probe.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(code, "probe.md", "exec"), names)
+    async with http1() as site:
+        assert await names["connections"](site.url) == 1

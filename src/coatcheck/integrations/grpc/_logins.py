@@ -74,7 +74,9 @@ LOGIN = Demand()
 def _answer(refusal: Refusal | None) -> Answer | None:
     if refusal is None:
         return None
-    if refusal.challenge == "Bearer":  # with nothing to say of an error: there was no credential (RFC 6750, section 3.1)
+    if (
+        refusal.challenge == "Bearer"
+    ):  # with nothing to say of an error: there was no credential (RFC 6750, section 3.1)
         refusal = refusal._replace(detail="Nobody is logged in.")
     return refused(refusal)
 

@@ -99,11 +99,14 @@ class PostgresServer:
         durable: bool = False,
         limit_file_size: int | None = None,
         follows: "PostgresServer | None" = None,
+        tls: bool = False,
         **settings: str,
     ) -> None:
         self.directory = _directory()
         self.port = free_port()
         self._settings = {**_ALWAYS, **({} if durable else _QUICK), **settings}
+        if tls:
+            self._settings |= {"ssl": "on", **self._make_certificate()}
         self._limit = limit_file_size
         self._process: subprocess.Popen[bytes] | None = None
         data = str(self.directory / "data")
@@ -130,6 +133,29 @@ class PostgresServer:
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         self._await_ready(data / "postmaster.pid")
+
+    @property
+    def certificate(self) -> Path:
+        """With `tls`: its own certificate, for the address by which tests reach it."""
+        return self.directory / "cert.pem"
+
+    def _make_certificate(self) -> dict[str, str]:
+        key = self.directory / "key.pem"
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "1",
+        ]
+        command += ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key)]
+        subprocess.run(_as_nobody([*command, "-out", str(self.certificate)]), check=True, capture_output=True)
+        return {"ssl_cert_file": str(self.certificate), "ssl_key_file": str(key)}
 
     def _await_ready(self, pid_file: Path) -> None:
         # The last line of the file says how far it is, as pg_ctl reads it.

@@ -16,7 +16,7 @@ def read(url: str, **given: object) -> PostgresOptions:
 
 def test_a_url_alone_has_every_default() -> None:
     options = read(URL)
-    assert options.dsn == options.feed_dsn == URL
+    assert options.dsns == options.feed_dsns == (URL,)
     assert (options.where, options.feed_where) == ("postgresql://db.example:5432/shop",) * 2
     assert (options.schema, options.pool_size, options.timeout, options.connect_timeout) == ("coatcheck", 10, 2.0, 2.0)
     assert (options.probe_interval, options.pgbouncer, options.unlogged, options.migrate) == (0.5, None, False, False)
@@ -24,13 +24,23 @@ def test_a_url_alone_has_every_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "dsn", "where"),
+    ("url", "dsns", "where"),
     [
         ("postgres://h/d", "postgresql://h/d", "postgresql://h/d"),
         ("postgresql:///d", "postgresql:///d", "postgresql:///d"),
         ("postgresql://", "postgresql://", "postgresql:///"),
         ("postgresql:///d?host=/run/pg", "postgresql:///d?host=%2Frun%2Fpg", "postgresql:///run/pg/d"),
-        ("postgresql://a:1,b:2/d", "postgresql://a:1,b:2/d", "postgresql://a:1,b:2/d"),
+        ("postgresql://u:p@a:1,b/d", "postgresql://u:p@a:1/d postgresql://u:p@b/d", "postgresql://a:1,b/d"),
+        (
+            "postgresql:///d?host=a,/b&port=1,2",
+            "postgresql:///d?host=a&port=1 postgresql:///d?host=%2Fb&port=2",
+            "postgresql://a,/b/d",
+        ),
+        (
+            "postgresql:///d?host=a,b&port=1",
+            "postgresql:///d?host=a&port=1 postgresql:///d?host=b&port=1",
+            "postgresql://a,b/d",
+        ),
         ("postgresql://[::1]:7/d", "postgresql://[::1]:7/d", "postgresql://[::1]:7/d"),
         ("postgresql://u%40x:p%2Fw@h/d%20b", "postgresql://u%40x:p%2Fw@h/d%20b", "postgresql://h/d b"),
         ("postgresql://h/d?sslmode=require&pool_size=3", "postgresql://h/d?sslmode=require", "postgresql://h/d"),
@@ -39,17 +49,17 @@ def test_a_url_alone_has_every_default() -> None:
     ],
 )
 def test_what_is_libpqs_is_handed_on_and_errors_name_host_and_database_alone(
-    url: str, dsn: str | None, where: str
+    url: str, dsns: str | None, where: str
 ) -> None:
     options = read(url)
-    assert options.dsn == (url if dsn is None else dsn)
+    assert options.dsns == tuple((url if dsns is None else dsns).split(" "))
     assert options.where == where
 
 
 def test_options_stand_in_the_url_or_are_given_and_what_is_given_wins() -> None:
     query = "schema=s&pool_size=3&timeout=1.5&connect_timeout=4&probe_interval=.1&pgbouncer=yes&unlogged=1&migrate=TRUE"
     options = read(f"{URL}?{query}")
-    assert options.dsn == URL
+    assert options.dsns == (URL,)
     assert (options.schema, options.pool_size, options.timeout, options.connect_timeout) == ("s", 3, 1.5, 4.0)
     assert (options.probe_interval, options.pgbouncer, options.unlogged, options.migrate) == (0.1, True, True, True)
     options = read(f"{URL}?{query}", pool_size=7, migrate=False, schema=None)
@@ -69,7 +79,7 @@ def test_options_stand_in_the_url_or_are_given_and_what_is_given_wins() -> None:
 def test_the_feeds_url_takes_what_it_leaves_out_from_the_main_one(feed_url: str, dsn: str) -> None:
     main = "postgresql://app:s3cret@bouncer:6432/shop?sslmode=require&host=&port="
     for options in (read(main, feed_url=feed_url), read(f"{main}&feed_url={feed_url.replace('?', '%3F')}")):
-        assert options.feed_dsn == dsn
+        assert options.feed_dsns == (dsn,)
         assert options.has_feed_url
         assert "s3cret" not in options.feed_where
 
@@ -84,6 +94,7 @@ def test_the_feeds_url_takes_what_it_leaves_out_from_the_main_one(feed_url: str,
         ("postgresql://app:s3cret@h/d?nonsense", {}, "cannot be read: percent-encode"),
         (URL, {"feed_url": "http://app:s3cret@h"}, "feed_url is a URL like"),
         (URL, {"feed_url": "//h?pool_size=3"}, "has no option 'pool_size'"),
+        ("postgresql:///d?host=a,b,c&port=1,2", {}, "has one port, or one for each of its hosts"),
         (f"{URL}?target_session_attrs=any", {}, "sessions are read from the primary alone"),
         (f"{URL}?schema=", {}, "cannot be one's name"),
         (URL, {"schema": "a\\b"}, "cannot be one's name"),

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from coatcheck import Session, Sessions, StoreUnavailable
+from coatcheck.stores._redis_keys import Keys
 from coatcheck.stores.redis import RedisStore
 from tests.clients.redis_server import RedisServer
 from tests.clients.silent_proxy import SilentProxy
@@ -150,16 +151,15 @@ async def test_a_feed_whose_connection_is_killed_alone_lets_nobody_in_by_it(
 
 
 async def test_a_flush_and_a_del_by_hand_log_out_at_once(free_running: RedisServer) -> None:
-    async with nodes(free_running.url, free_running.url) as (one, two):
+    prefix = secrets.token_hex(4)
+    async with nodes(free_running.url, free_running.url, prefix=prefix) as (one, two):
         (by_del, del_token), (_, flush_token) = await log_in(one), await log_in(one)
         closed: list[str] = []
         for token in (del_token, flush_token):
             session = await two.load(token)
             assert session.record is not None
             two.watch(session.record, kind="test", close=closed.append)
-        store = two.store
-        assert isinstance(store, RedisStore)
-        for command in (("DEL", store._keys.record(by_del.id or "")), ("FLUSHALL",)):
+        for command in (("DEL", Keys(prefix).record(by_del.id or "")), ("FLUSHALL",)):
             before = len(closed)
             free_running.cli(*command)
             typed = time.monotonic()

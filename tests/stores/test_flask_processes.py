@@ -5,10 +5,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-import pytest
-
 HEAD = """
-import asyncio, ctypes, os, sys, threading
+import asyncio, os, sys
 from flask import Flask
 from coatcheck import Sessions, UsageError
 from coatcheck.integrations.flask import Coatcheck, session
@@ -21,26 +19,21 @@ def make(sessions):
     return app, coatcheck
 
 def in_child(function):
-    # Some servers, as uWSGI, fork without a word to Python. Such a child cannot end as Python does, either.
-    unnoticed = sys.argv[2] == "unnoticed"
-    child = ctypes.PyDLL(None).fork() if unnoticed else os.fork()
+    child = os.fork()
     if child == 0:
         function()
-        os._exit(0) if unnoticed else sys.exit()
+        sys.exit()
     assert os.waitpid(child, 0)[1] == 0
 
 url = f"sqlite:///{sys.argv[1]}"
 """
 
 
-fork = pytest.mark.parametrize("fork", ["as it should", "unnoticed"])
-
-
-def run_python(program: str, path: Path, fork: str = "") -> str:
+def run_python(program: str, path: Path) -> str:
     """Run a program to its end; whatever it says on stderr is an error."""
     run = subprocess.run(
         # Warnings of fork in a process with threads are Python's own, from 3.12 on; others are errors.
-        [sys.executable, "-W", "error", "-W", "ignore:This process", "-c", HEAD + textwrap.dedent(program), path, fork],
+        [sys.executable, "-W", "error", "-W", "ignore:This process", "-c", HEAD + textwrap.dedent(program), path],
         capture_output=True,
         text=True,
         timeout=60,
@@ -70,8 +63,7 @@ def test_applications_made_before_the_fork_serve_in_every_child_on_one_store(tmp
     assert printed.split() == ["4", "4"]
 
 
-@fork
-def test_a_child_of_a_process_that_has_used_the_store_by_url_makes_its_own(tmp_path: Path, fork: str) -> None:
+def test_a_child_of_a_process_that_has_used_the_store_by_url_makes_its_own(tmp_path: Path) -> None:
     printed = run_python(
         """
         app, coatcheck = make(url)
@@ -88,14 +80,12 @@ def test_a_child_of_a_process_that_has_used_the_store_by_url_makes_its_own(tmp_p
         print(len(coatcheck.run(before.list_user("user"))))
         """,
         tmp_path / "s.db",
-        fork,
     )
     # The child has changed the secret, so the parent's cookie is an old one.
     assert printed.split() == ["user", "True", "None", "True", "1"]
 
 
-@fork
-def test_a_child_of_a_process_that_has_used_its_sessions_is_told_what_to_do(tmp_path: Path, fork: str) -> None:
+def test_a_child_of_a_process_that_has_used_its_sessions_is_told_what_to_do(tmp_path: Path) -> None:
     printed = run_python(
         """
         app, coatcheck = make(Sessions(url))
@@ -115,7 +105,6 @@ def test_a_child_of_a_process_that_has_used_its_sessions_is_told_what_to_do(tmp_
         print(client.get("/who").text)
         """,
         tmp_path / "s.db",
-        fork,
     )
     assert printed.split() == ["told", "told", "user"]
 

@@ -5,17 +5,19 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from coatcheck.errors import MissingDependency, SessionRefused, StoreUnavailable, UsageError, WrongEventLoop
 from coatcheck.record import Changes, SessionRecord
-from coatcheck.stores import open_store
+from coatcheck.stores import _postgres_link, open_store
 from coatcheck.stores.postgres import PostgresStore
-from tests.clients.postgres_server import PgBouncer, PostgresServer, free_port
-from tests.stores.postgres_nodes import connected, migrated, started, waiting
+from tests.clients.postgres_server import Line, PgBouncer, PostgresServer, free_port
+from tests.stores.postgres_nodes import connected, migrated, started, told, waiting
 from tests.stores.sqlite_peer import record
 
 
@@ -54,6 +56,25 @@ async def test_the_first_of_several_hosts_that_is_a_primary_is_taken(postgres: P
     url = postgres.url(schema=schema, migrate="true", target_session_attrs="read-write")
     async with started(url.replace("127.0.0.1", f"127.0.0.1:{free_port()},127.0.0.1", 1)) as store:
         await store.create(record("a"))
+
+
+async def test_a_host_that_says_nothing_costs_one_caller_its_time(postgres: PostgresServer, schema: str) -> None:
+    await migrated(postgres.url(schema=schema))
+    async with Line(postgres.port) as line:
+        hosts = f"127.0.0.1:{line.port},127.0.0.1:{postgres.port}"
+        url = f"postgresql://postgres@{hosts}/postgres?schema={schema}&timeout=0.5&connect_timeout=2"
+        async with started(url) as store:
+            await store.create(record("a"))
+            line.cut()
+            assert store._pool is not None
+            with pytest.raises(StoreUnavailable, match="did not answer within"):
+                await store.read("a")  # on a connection that is cut
+            with pytest.raises(StoreUnavailable, match="did not answer within"):
+                await store.read("a")  # which it tries to make anew, there
+            began = time.monotonic()
+            assert await store.read("a") == record("a")
+            await asyncio.gather(*(store.read("a") for _ in range(20)))
+            assert time.monotonic() - began < 0.5
 
 
 async def test_no_password_is_shown_by_whatever_goes_wrong(
@@ -179,17 +200,24 @@ async def test_there_are_never_more_connections_than_allowed_and_idle_ones_are_u
 
 async def test_who_finds_no_connection_in_time_is_told_so(postgres: PostgresServer, schema: str) -> None:
     url = await migrated(postgres.url(schema=schema))
-    async with started(url, pool_size=1, timeout=0.3) as store, connected(postgres, schema) as hand:
+    async with started(url, pool_size=1, timeout=0.3) as store:
         await store.create(record("a"))
-        async with hand.transaction():
-            await hand.execute("SELECT FROM session FOR UPDATE")
-            stuck = [asyncio.ensure_future(store.end(["a"], reason="x", now=1.0)) for _ in range(3)]
-            await waiting(postgres)
-            begun = time.monotonic()
-            with pytest.raises(StoreUnavailable, match=r"did not answer within 0.3 s"):
-                await store.read("a")
-            assert time.monotonic() - begun < 2
-            await asyncio.gather(*stuck, return_exceptions=True)
+        held, over = asyncio.Event(), asyncio.Event()
+
+        async def hold(_: object) -> None:
+            held.set()
+            await over.wait()
+
+        assert store._pool is not None
+        busy = asyncio.ensure_future(store._pool.run(hold, again=False))
+        await held.wait()
+        begun = time.monotonic()
+        with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.3 s"):
+            await store.read("a")
+        assert time.monotonic() - begun < 2
+        over.set()
+        await busy
+        assert isinstance(await store.read("a"), SessionRecord)
 
 
 async def test_closing_finishes_what_was_accepted(postgres: PostgresServer, schema: str) -> None:
@@ -323,6 +351,40 @@ async def test_pgbouncer_can_be_named_in_advance_or_denied(
     # A server that is taken for a pooler is only a little slower.
     async with started(postgres.url(schema=schema), pgbouncer=True) as store:
         assert await store.end(["a"], reason="x", now=1.0) == ["a"]
+
+
+async def test_tls_is_as_the_url_has_it(start_postgres: Callable[..., PostgresServer], tmp_path: Path) -> None:
+    server, other = start_postgres(tls=True), start_postgres(tls=True)
+    roots = [tmp_path / "root.pem", tmp_path / "other.pem"]
+    for root, of in zip(roots, (server, other), strict=True):
+        root.write_bytes(of.certificate.read_bytes())
+    await migrated(server.url(sslmode="require"))
+    async with started(server.url(sslmode="verify-full", sslrootcert=roots[0])) as store:
+        await store.create(record("a"))
+        encrypted = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'coatcheck'"
+        assert await store._rows(encrypted) == [(True,)]
+    with pytest.raises(StoreUnavailable, match="certificate verify failed"):
+        await PostgresStore(server.url(sslmode="verify-full", sslrootcert=roots[1])).start()
+
+
+async def test_a_socket_in_the_file_system_will_do(postgres: PostgresServer, schema: str) -> None:
+    url = f"postgresql://postgres@/postgres?host={postgres.directory}&port={postgres.port}&schema={schema}"
+    async with started(await migrated(url)) as store:
+        await store.create(record("a"))
+        stream = store.changes()
+        assert await store.end(["a"], reason="x", now=1.0) == ["a"]
+        assert [change.id for change in await told(stream, 1)] == ["a"]
+        assert repr(store) == f"<PostgresStore postgresql://{postgres.directory}/postgres schema={schema}>"
+
+
+def test_a_pooler_that_refuses_settings_is_recognised_behind_tls_that_was_only_preferred() -> None:
+    refusal = asyncpg.ProtocolViolationError("unsupported startup parameter: coatcheck.link")
+    second = asyncpg.ConnectionDoesNotExistError("SSL required")
+    second.__cause__ = refusal
+    assert _postgres_link._is_refusal(refusal)
+    assert _postgres_link._is_refusal(second)
+    assert not _postgres_link._is_refusal(asyncpg.ConnectionDoesNotExistError("SSL required"))
+    assert not _postgres_link._is_refusal(OSError())
 
 
 def test_the_reference_names_every_option() -> None:

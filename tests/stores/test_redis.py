@@ -98,6 +98,45 @@ async def test_a_last_seen_time_that_is_lost_makes_nobody_idle(redis_server: Red
         assert float(redis_server.cli("ZSCORE", key, session.id)) == clock.time()
 
 
+async def test_indexes_that_somebody_put_something_else_in_the_place_of_are_made_anew(
+    redis_server: RedisServer,
+) -> None:
+    async with started(redis_server.url) as (store,):
+        keys = steps_of(store).keys
+        session = await anew(store, user_id="ann")
+        bucket = bucket_of(session.id)
+        places = (keys.seen(bucket), keys.expiry(bucket), keys.index("ann"))
+
+        def spoil() -> None:
+            for place in places:
+                redis_server.cli("SET", place, "something else")
+
+        for asked in (
+            lambda: store.read(session.id),
+            lambda: store.apply(session.id, identity(user_id="ann", epoch=session.epoch)),
+            lambda: store.create(record(id=f"{session.id}{secrets.token_hex(2)}", user_id="ann", epoch=session.epoch)),
+            lambda: store.touch({session.id: NOW + 1}),
+            lambda: store.sweep(now=NOW, limit=10, unseen_since=NOW - 1),
+        ):
+            spoil()
+            await asked()
+        redis_server.cli("SET", places[0], "something else")
+        await store.list_user("ann")
+        spoil()
+        assert [found.id for found in await store.list_user("ann")] == []
+        assert isinstance(await store.read(session.id), SessionRecord)
+        spoil()
+        assert await store.end([session.id], reason="idle", now=NOW, unseen_since=NOW + 9) == [], "unknown is not idle"
+        assert await store.end([session.id], reason="x", now=NOW) == [session.id]
+        other = await anew(store, user_id="ann")
+        spoil()
+        await store.end_user("ann", reason="x", now=NOW)
+        assert await store.read(other.id) is None
+        redis_server.cli("DEL", keys.user("ann"))
+        redis_server.cli("RPUSH", keys.user("ann"), "a list")
+        assert await store.read(other.id) is None
+
+
 async def test_a_sweep_forgets_what_redis_itself_has_forgotten(redis_server: RedisServer) -> None:
     async with started(redis_server.url) as (store,):
         session = await anew(store)
@@ -211,6 +250,22 @@ async def test_a_store_belongs_to_the_loop_it_was_started_on(redis_server: Redis
         await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
     with pytest.raises(UsageError, match="not started"):
         await store.read("a")
+
+
+async def test_a_close_waits_for_steps_that_take_several_messages(redis_server: RedisServer) -> None:
+    async with started(redis_server.url) as (store,):
+        session = await anew(store)
+        gate = hold(store, "replace")
+        writing = asyncio.ensure_future(store.apply(session.id, Changes(set={"k": b"1"})))
+        await gate.arrived.wait()
+        closing = asyncio.ensure_future(store.close())
+        await asyncio.sleep(0)
+        with pytest.raises(UsageError, match="not started"):
+            await store.read(session.id)
+        assert not closing.done()
+        gate.release()
+        assert await writing is not None
+        await closing
 
 
 async def test_a_close_lets_what_was_asked_for_come_to_its_end(redis_server: RedisServer) -> None:

@@ -65,8 +65,8 @@ def test_credentials_are_read_and_never_shown() -> None:
         ("redis+sentinel://me:hunter2@host", "no service"),
         ("redis+sentinel://me:hunter2@host/main/x", "database's number"),
         ("redis+unknown://me:hunter2@host", "no URL of a Redis store"),
-        ("redis:/me:hunter2@host", "no store URL"),
-        ("rediss.me:hunter2@host", "no store URL"),
+        ("redis:/me:hunter2@host", "no store's URL"),
+        ("rediss.me:hunter2@host", "no store's URL"),
         ("etcd://me:hunter2@host", "no store is called 'etcd'"),
     ],
 )
@@ -91,6 +91,7 @@ def test_a_url_that_is_wrong_names_the_mend_and_nothing_secret(url: str, mend: s
         {"prefix": "a b"},
         {"prefix": "a\n"},
         {"tls_cert": "cert.pem"},
+        {"timeout": "soon"},
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any]) -> None:

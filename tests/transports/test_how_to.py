@@ -8,11 +8,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 
 from coatcheck import SessionMiddleware
 from coatcheck.testing.clients import log_in
 from tests.clients.serving import ROOT
+from tests.core.integrations.grpc_site import NO_PROXY, status
 from tests.starlette_client import TestClient, WebSocketDenialResponse, WebSocketTestSession
 
 PAGES = ROOT / "docs" / "how-to"
@@ -200,3 +203,29 @@ async def test_the_streams_last_event_is_what_the_page_says() -> None:
 def test_every_page_has_a_test_and_links_to_what_is_there(page: Path) -> None:
     assert f"def test_{page.stem.replace('-', '_')}(" in Path(__file__).read_text()
     assert [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()] == []
+
+
+async def test_grpc() -> None:
+    page = program("grpc")
+    async with page.sessions:
+        server = page.server()
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=NO_PROXY) as channel:
+
+            def call(name: str, metadata: Any = ()) -> Any:
+                kind = channel.unary_stream if name == "Follow" else channel.unary_unary
+                return kind(f"/shop.Orders/{name}")(b"", metadata=metadata)
+
+            for name in ("Mine", "Cancel", "Follow"):
+                assert await status(call(name)) == (grpc.StatusCode.UNAUTHENTICATED, "Nobody is logged in.")
+            login = call("LogIn")
+            assert await login == b"Logged in"
+            cookie = [("cookie", str((await login.initial_metadata())["set-cookie"]).partition(";")[0])]
+            assert await call("Mine", cookie) == b"orders of user123"
+            following = call("Follow", cookie)
+            assert await following.read() == b"nothing new"
+            assert await call("Cancel", cookie) == b"Cancelled, and logged out"
+            assert await status(following) == (grpc.StatusCode.UNAUTHENTICATED, "session ended: logout")
+        await server.stop(None)
+        await page.connect(page.Tokens("a.b.c", "refresh")).close()

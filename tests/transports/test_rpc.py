@@ -57,8 +57,8 @@ async def person(server: RunningServer) -> AsyncIterator[Person]:
 
 @asynccontextmanager
 async def channel(server: RunningServer) -> AsyncIterator[grpc.aio.Channel]:
-    """A connection of its own. gRPC's TLS knows no constraints of addresses, so it trusts the certificate and not its CA."""
-    trusted = grpc.ssl_channel_credentials((server.data_dir / "tls" / "localhost.pem").read_bytes())
+    """A connection of its own."""
+    trusted = grpc.ssl_channel_credentials(server.ca.read_bytes())
     options = (*NO_PROXY, ("grpc.use_local_subchannel_pool", 1))
     async with grpc.aio.secure_channel(f"localhost:{server.https_port}", trusted, options) as made:
         yield made

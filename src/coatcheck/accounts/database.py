@@ -46,15 +46,15 @@ class Place(msgspec.Struct, frozen=True):
     """What SQLAlchemy opens: an SQLite file, or PostgreSQL without saying which."""
     where: str
     """What errors call it: the file, or PostgreSQL's host and database."""
-    dsn: Dsn | None = None
-    """The connection string, if it is PostgreSQL."""
+    dsns: tuple[Dsn, ...] = ()
+    """Connection strings, one for each host, if it is PostgreSQL."""
     migrates: bool = True
     """Whether tables may be made and changed at start: a file is ours, somebody's server only by request."""
 
     @property
     def path(self) -> Path | None:
         """The file, if it is one."""
-        return None if self.dsn is not None else Path(self.where)
+        return None if self.dsns else Path(self.where)
 
 
 def place_of(url: str) -> Place:
@@ -69,7 +69,7 @@ def place_of(url: str) -> Place:
     options = postgres_options(plain, {}, ours=("migrate",))
     if find_spec("asyncpg") is None:
         raise MissingDependency("asyncpg", "postgres", "keeping accounts in PostgreSQL")
-    return Place(URL.create("postgresql+asyncpg"), options.where, options.dsn, options.migrate)
+    return Place(URL.create("postgresql+asyncpg"), options.where, options.dsns, options.migrate)
 
 
 def parse_url(url: str) -> URL:
@@ -92,23 +92,31 @@ def parse_url(url: str) -> URL:
 
 def async_engine(place: Place, *, patience: float | None = None, **pool: Any) -> AsyncEngine:
     """Give an engine; nothing is opened yet. `patience` is for how many seconds PostgreSQL may take over a statement."""
-    if place.dsn is None:
+    if not place.dsns:
         engine = create_async_engine(place.url, hide_parameters=True, **pool)
         event.listen(engine.sync_engine, "connect", set_pragmas)
         return engine
+    from coatcheck.stores._postgres_link import Hosts
+
+    hosts = Hosts(place.dsns, place.where)
+
+    async def connect(**_: Any) -> Any:
+        return await hosts.connect(
+            BUSY_TIMEOUT,
+            command_timeout=patience or BUSY_TIMEOUT,
+            server_settings={"application_name": "coatcheck accounts"},
+            target_session_attrs="read-write",
+            statement_cache_size=0,
+        )
+
     return create_async_engine(
         place.url,
         hide_parameters=True,
         isolation_level="READ COMMITTED",
         pool_pre_ping=True,  # so that a server that was restarted costs nobody a failure
         connect_args={
-            "dsn": place.dsn,
-            "timeout": BUSY_TIMEOUT,
-            "command_timeout": patience or BUSY_TIMEOUT,
-            "server_settings": {"application_name": "coatcheck accounts"},
-            "target_session_attrs": "read-write",
+            "async_creator_fn": connect,
             # Nothing is prepared beyond its transaction: behind a pooler the next one may be on another server.
-            "statement_cache_size": 0,
             "prepared_statement_cache_size": 0,
             "prepared_statement_name_func": str,  # the empty name, which is nobody's
         },
@@ -175,7 +183,7 @@ class Database:
             place, pool_size=_CONNECTIONS, max_overflow=0, pool_timeout=BUSY_TIMEOUT
         )
         # A file answers or says that it is locked; a server may say nothing.
-        self._patience = None if place.dsn is None else 2 * BUSY_TIMEOUT
+        self._patience = None if not place.dsns else 2 * BUSY_TIMEOUT
 
     async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Do `work` in one transaction. Raises Conflict, or AccountsUnavailable for every other failure."""

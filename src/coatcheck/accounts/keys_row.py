@@ -49,7 +49,7 @@ class KeysRow(Protocol):
 
 def row_in(place: Place) -> KeysRow:
     """Give the way to the row; nothing is opened yet."""
-    return SQLiteRow(place) if place.dsn is None else PostgresRow(place)
+    return SQLiteRow(place) if not place.dsns else PostgresRow(place)
 
 
 class SQLiteRow:

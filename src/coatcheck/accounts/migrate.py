@@ -38,7 +38,7 @@ def migrate(place: Place, *, forced: bool = False) -> None:
     """
     try:
         with _one_at_a_time:
-            if place.dsn is None:
+            if not place.dsns:
                 _migrate_sqlite(place)
             else:
                 asyncio.run(_migrate_postgresql(place, allowed=forced or place.migrates))

@@ -77,7 +77,7 @@ class SessionsThread:
     # ---- inside
 
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
-        if self.inherited:  # and whoever forked has not told
+        if self.inherited:  # and whoever forked has not told, as uWSGI does not
             self.leave_behind()
         try:
             with self._lock:

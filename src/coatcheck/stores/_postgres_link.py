@@ -5,7 +5,7 @@ be another one. Then nothing is prepared, and whatever belongs together travels 
 """
 
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, cast
 
@@ -13,11 +13,14 @@ import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
 from coatcheck.errors import CoatcheckError, StoreUnavailable, UsageError
 
-__all__ = ["Collision", "Conflict", "Link", "Lost", "Row", "SchemaMissing", "open_link"]
+__all__ = ["Collision", "Conflict", "Hosts", "Link", "Lost", "Row", "SchemaMissing", "open_link"]
 
 Row: TypeAlias = tuple[Any, ...]
 
 _asyncpg_connect: Any = cast("Any", asyncpg).connect
+
+_NEXT_HOST = (OSError, asyncpg.InternalClientError, asyncpg.CannotConnectNowError)
+"""What is wrong with one host, and need not be with the next one: away, a standby, just starting."""
 
 _CANARY = "coatcheck.link"
 
@@ -44,10 +47,44 @@ class SchemaMissing(StoreUnavailable):
     """The tables are not there."""
 
 
+class Hosts:
+    """The hosts of one database, as connection strings; first that one which was the primary last time.
+
+    One that gives no answer goes to the end before its time is over, so that it costs one caller, and not each, a time-out.
+    """
+
+    def __init__(self, dsns: Sequence[str], where: str) -> None:
+        self._dsns = list(dsns)
+        self.where: str = where
+
+    async def connect(self, timeout: float, **options: Any) -> Any:
+        """Give asyncpg's connection to a primary; `timeout` is for each host. Raises the last host's error."""
+        failure: BaseException | None = None
+        for dsn in tuple(self._dsns):
+            try:
+                connection = await _asyncpg_connect(dsn, timeout=timeout, **options)
+            except BaseException as error:
+                if isinstance(error, Exception) and not isinstance(error, _NEXT_HOST):
+                    raise
+                self._move(dsn, len(self._dsns))
+                if not isinstance(error, Exception):
+                    raise
+                failure = error
+            else:
+                self._move(dsn, 0)
+                return connection
+        assert failure is not None
+        raise failure
+
+    def _move(self, dsn: str, to: int) -> None:
+        self._dsns.remove(dsn)
+        self._dsns.insert(to, dsn)
+
+
 class Link:
     """One connection. Used by one task at a time; whoever is interrupted in the middle of a statement terminates it."""
 
-    def __init__(self, connection: Any, where: str, *, pooled: bool, timeout: float, durable: bool = True) -> None:
+    def __init__(self, connection: Any, where: str, *, pooled: bool, timeout: float, durable: bool) -> None:
         # Any: asyncpg's own types leave most of it open.
         self._connection: Any = connection
         self._where = where
@@ -97,7 +134,7 @@ class Link:
             return await self.rows(statement, *arguments)
 
     async def write_told(self, statement: str, *arguments: object) -> list[Row]:
-        """Run one statement that notifies, and itself says that its commit shall not wait for the disk; then wait for it.
+        """Run one statement that notifies, and itself says that its commit shall not wait for the disk; then do wait.
 
         A commit that notifies holds a lock on the whole database. So it must not hold it for as long as a disk takes.
         """
@@ -116,7 +153,7 @@ class Link:
     @asynccontextmanager
     async def transaction(self, *, told: bool = False) -> AsyncGenerator[None]:
         """Run what is inside as one transaction; `told` as `write_told` does. Any exception undoes all of it."""
-        await self.run(f"{self._begin}; SET LOCAL synchronous_commit = off" if told else self._begin)
+        await self.run(f"{self._begin}; SET LOCAL synchronous_commit = off" if told and self._durable else self._begin)
         try:
             yield
         except Exception:
@@ -163,7 +200,7 @@ class Link:
 
 
 async def open_link(
-    dsn: str, where: str, *, pooled: bool | None, timeout: float, connect_timeout: float, durable: bool = True
+    hosts: Hosts, *, pooled: bool | None, timeout: float, connect_timeout: float, durable: bool = True
 ) -> Link:
     """Connect to a primary. `pooled` None: find out whether there is a pooler. Raises StoreUnavailable, UsageError."""
     if not pooled:
@@ -177,9 +214,9 @@ async def open_link(
             # A node that hears nothing any more must not fill the server's queue of notifications for long.
             "tcp_user_timeout": "30000",
         }
-        connection = await _connect(dsn, where, connect_timeout, settings, pooled=False)
+        connection = await _connect(hosts, connect_timeout, settings, pooled=False)
         if connection is not None:
-            link = Link(connection, where, pooled=False, timeout=timeout, durable=durable)
+            link = Link(connection, hosts.where, pooled=False, timeout=timeout, durable=durable)
             if pooled is False:
                 return link
             # A pooler that takes the settings and forgets them gives itself away.
@@ -191,29 +228,37 @@ async def open_link(
                 raise
             link.terminate()
         elif pooled is False:
-            raise UsageError(f"{where} takes no settings at connecting, so it is a pooler: leave out pgbouncer=false")
-    connection = await _connect(dsn, where, connect_timeout, {}, pooled=True)
-    return Link(connection, where, pooled=True, timeout=timeout, durable=durable)
+            raise UsageError(
+                f"{hosts.where} takes no settings at connecting, so it is a pooler: leave out pgbouncer=false"
+            )
+    connection = await _connect(hosts, connect_timeout, {}, pooled=True)
+    return Link(connection, hosts.where, pooled=True, timeout=timeout, durable=durable)
 
 
-async def _connect(dsn: str, where: str, timeout: float, settings: dict[str, str], *, pooled: bool) -> Any:
+async def _connect(hosts: Hosts, timeout: float, settings: dict[str, str], *, pooled: bool) -> Any:
     """Give a connection, or None where a pooler refuses the settings."""
     try:
-        return await _asyncpg_connect(
-            dsn,
-            timeout=timeout,
+        return await hosts.connect(
+            timeout,
             statement_cache_size=0 if pooled else 100,
             server_settings={"application_name": "coatcheck", **settings},
             # Behind a pooler the question whether this is a primary is asked again before each use of the server.
             target_session_attrs="any" if pooled else "read-write",
         )
-    except asyncpg.ProtocolViolationError as error:
-        if settings and "startup parameter" in str(error):
-            return None
-        failure = explain(error, where)
     except Exception as error:
-        failure = explain(error, where)
+        if settings and _is_refusal(error):
+            return None
+        failure = explain(error, hosts.where)
     raise failure
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Tell whether a pooler says that it does not take settings at connecting. No server says so of ours."""
+    # With TLS preferred there was another attempt without it, whose error tells only of that.
+    return error is not None and (
+        isinstance(error, (asyncpg.ProtocolViolationError, asyncpg.FeatureNotSupportedError))
+        or _is_refusal(error.__cause__)
+    )
 
 
 def explain(error: Exception, where: str) -> Exception:
@@ -252,6 +297,8 @@ def _said(error: Exception) -> str:
     """The first line of what the server said; its DETAIL would show rows."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "it is a standby, or read-only"
     if isinstance(error, (asyncpg.PostgresError, OSError)):
         return str(error.args[-1] if error.args else type(error).__name__)
     return type(error).__name__

@@ -38,10 +38,12 @@ gone AS (DELETE FROM {s}.session AS s USING {over} AS o WHERE s.id = o.id RETURN
 
 
 class Statements:
-    """All statements, for the tables of one schema."""
+    """All statements, for the tables of one schema. `durable`: a commit waits for the disk, unless it says otherwise."""
 
-    def __init__(self, schema: str) -> None:
+    def __init__(self, schema: str, *, durable: bool = True) -> None:
         s = quoted(schema)
+        # What is unlogged waits for no disk anyway; and should it be logged by now, it had better.
+        no_wait = _ASYNC if durable else "NULL"
         valid = _VALID.format(s=s)
 
         self.read = (
@@ -72,7 +74,7 @@ class Statements:
         same = f"s.id = $1 AND s.version = $2 AND {valid}"
         self.replace_values = (
             f"WITH done AS (UPDATE {s}.session AS s SET version = $3, record = $4 WHERE {same} RETURNING 1) "
-            f"SELECT {_ASYNC} FROM done"
+            f"SELECT {no_wait} FROM done"
         )
         """A row if nobody came in between. The indexed columns are left alone: that saves more than half of the work."""
 
@@ -80,7 +82,7 @@ class Statements:
             f"WITH {_CURRENT.format(s=s, user='$6', epoch='$7')}, done AS ("
             f"UPDATE {s}.session AS s SET version = $3, record = $4, generation = $5, user_id = $6, epoch = $7, "
             f"expires_at = $8, hashes = $9 WHERE {same} AND ($6 IS NULL OR EXISTS (SELECT FROM current)) RETURNING 1) "
-            f"SELECT $6::text IS NULL OR EXISTS (SELECT FROM current), EXISTS (SELECT FROM done), {_ASYNC}"
+            f"SELECT $6::text IS NULL OR EXISTS (SELECT FROM current), EXISTS (SELECT FROM done), {no_wait}"
         )
         """Whether the epoch is the user's, and whether the session was changed."""
 
@@ -89,7 +91,7 @@ class Statements:
             f"SELECT s.id, s.hashes FROM {s}.session AS s WHERE s.id = ANY($1) AND {valid} "
             "AND ($4::bigint IS NULL OR s.generation = $4) AND ($5::double precision IS NULL OR s.last_seen_at <= $5) "
             f"ORDER BY s.id FOR UPDATE), {_BURIED.format(s=s, over='over', now='$2', reason='$3')} "
-            f"SELECT id, {_ASYNC} FROM gone"
+            f"SELECT id, {no_wait} FROM gone"
         )
 
         self.raise_epoch = (
@@ -118,7 +120,7 @@ class Statements:
             return (
                 f"WITH over AS MATERIALIZED (SELECT s.id, s.hashes FROM {s}.session AS s WHERE {over} LIMIT $2 "
                 f"FOR UPDATE SKIP LOCKED), {_BURIED.format(s=s, over='over', now='$3', reason='$4')} "
-                f"SELECT id, {_ASYNC} FROM gone"
+                f"SELECT id, {no_wait} FROM gone"
             )
 
         self.sweep_expired = sweep("s.expires_at < $1 ORDER BY s.expires_at")

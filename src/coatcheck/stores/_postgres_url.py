@@ -28,7 +28,7 @@ _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0":
 
 
 class Dsn(str):
-    """A connection string, which shows itself nowhere: a password may stand in it."""
+    """A connection string for one host, which shows itself nowhere: a password may stand in it."""
 
     __slots__ = ()
 
@@ -39,8 +39,9 @@ class Dsn(str):
 class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a store is opened. All times are seconds; the reference of the options is `PostgresStore`."""
 
-    dsn: Dsn
-    feed_dsn: Dsn
+    dsns: tuple[Dsn, ...]
+    """One for each host."""
+    feed_dsns: tuple[Dsn, ...]
     where: str
     """What errors call the database: no user and no password."""
     feed_where: str
@@ -67,15 +68,15 @@ def postgres_options(url: str, given: Mapping[str, object], *, ours: tuple[str, 
     """
     if not is_postgres(url):
         raise UsageError("PostgreSQL has a URL like postgresql://user@host/database")
-    dsn, where, found = _split(url, ours)
+    dsns, where, found = _split(url, ours)
     found |= {name: value for name, value in given.items() if value is not None}
     feed_url = found.get("feed_url")
-    feed_dsn, feed_where = dsn, where
+    feed_dsns, feed_where = dsns, where
     if feed_url is not None:
-        feed_dsn, feed_where, _ = _split(_completed(str(feed_url), dsn), ())
+        feed_dsns, feed_where, _ = _split(_completed(str(feed_url), dsns[0]), ())
     return PostgresOptions(
-        dsn=dsn,
-        feed_dsn=feed_dsn,
+        dsns=dsns,
+        feed_dsns=feed_dsns,
         where=where,
         feed_where=feed_where,
         has_feed_url=feed_url is not None,
@@ -90,8 +91,8 @@ def postgres_options(url: str, given: Mapping[str, object], *, ours: tuple[str, 
     )
 
 
-def _split(url: str, ours: tuple[str, ...]) -> tuple[Dsn, str, dict[str, object]]:
-    """Give the connection string, what to call the database, and those of our options that stand in the URL."""
+def _split(url: str, ours: tuple[str, ...]) -> tuple[tuple[Dsn, ...], str, dict[str, object]]:
+    """Give the connection strings, what to call the database, and those of our options that stand in the URL."""
     try:
         parts = urlsplit(url)
         query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
@@ -111,14 +112,33 @@ def _split(url: str, ours: tuple[str, ...]) -> tuple[Dsn, str, dict[str, object]
             kept.append((name, value))
         else:
             raise UsageError(f"a PostgreSQL URL has no option {name!r}{_meant(name, (*ours, *_LIBPQ))}")
-    host = parts.netloc.rpartition("@")[2]
+    user, at, host = parts.netloc.rpartition("@")
     options = dict(kept)
-    host = host or options.get("host", "")
+    where = host or options.get("host", "")
     name = parts.path.removeprefix("/") or options.get("dbname", options.get("database", ""))
-    dsn = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(kept, quote_via=quote), ""))
+    # Host by host: one that does not answer must not take the time for all of them.
+    if host:
+        dsns = [_dsn(f"{user}{at}{each}", parts.path, kept) for each in host.split(",")]
+    else:
+        hosts, ports = options.get("host", "").split(","), options.get("port", "").split(",")
+        if len(ports) not in (1, len(hosts)):
+            raise UsageError("a PostgreSQL URL has one port, or one for each of its hosts")
+        others = [(name, value) for name, value in kept if name not in ("host", "port")]
+        dsns = [
+            _dsn(parts.netloc, parts.path, [*others, *_given(host=each, port=port)])
+            for each, port in zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=True)
+        ]
+    return tuple(dsns), f"postgresql://{where}/{unquote(name)}", found
+
+
+def _given(**options: str) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in options.items() if value]
+
+
+def _dsn(netloc: str, path: str, query: list[tuple[str, str]]) -> Dsn:
+    dsn = urlunsplit(("postgresql", netloc, path, urlencode(query, quote_via=quote), ""))
     # Without a host and a path urllib leaves out the slashes.
-    dsn = dsn if "://" in dsn else dsn.replace("postgresql:", "postgresql://", 1)
-    return Dsn(dsn), f"postgresql://{host}/{unquote(name)}", found
+    return Dsn(dsn if "://" in dsn else dsn.replace("postgresql:", "postgresql://", 1))
 
 
 def _completed(feed_url: str, dsn: str) -> str:

@@ -27,7 +27,8 @@ async def check_server(server: Server, place: Place, durability: str) -> None:
     _check_version(facts, address)
     if facts.get("redis_mode", facts.get("server_mode")) == "cluster" and place.kind != "cluster":
         raise UsageError(f"{_name(address)} is part of a cluster: write redis+cluster:// for it")
-    if facts.get("role", "master") != "master":
+    # In a cluster that is just being made, a node may call one a primary that knows better.
+    if facts.get("role", "master") != "master" and place.kind != "cluster":
         raise StoreUnavailable(
             f"{_name(address)} is a replica, which takes no writes: name its primary, or use Sentinels"
         )

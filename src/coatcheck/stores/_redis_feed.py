@@ -181,6 +181,7 @@ class RedisFeed:
         if self.trouble is None:
             _log.warning("changes are not told any more: %s", error)
         self.trouble = str(error)
+        self._copies.take()  # what is heard of next is that everything may have been missed
 
     async def _listen(self, link: Link, keys: Keys) -> None:
         """Listen to every primary there is, anew to those that were lost; then own up to what was missed."""

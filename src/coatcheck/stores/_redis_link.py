@@ -146,8 +146,11 @@ class Link:
         Those for one server travel as one. Raises StoreUnavailable.
         """
         groups: dict[Server, list[int]] = {}
-        for number, (key, _) in enumerate(asked):
-            groups.setdefault(await self._locate(key), []).append(number)
+        try:
+            for number, (key, _) in enumerate(asked):
+                groups.setdefault(await self._locate(key), []).append(number)
+        except ClusterDownError as error:
+            raise failure(self.place, error) from error
         replies: list[Any] = [None] * len(asked)
         await asyncio.gather(*(self._ask_group(server, group, asked, replies) for server, group in groups.items()))
         return replies
@@ -158,7 +161,9 @@ class Link:
         try:
             answers = await server.ask([asked[number][1] for number in group])
         except (RedisError, OSError) as error:
-            if isinstance(error, TimeoutError):
+            if isinstance(error, TimeoutError) or (
+                isinstance(error, ResponseError) and not isinstance(error, _NOT_DONE)
+            ):
                 raise failure(self.place, error) from error
             # One of them lies elsewhere, or the connection was lost: each finds its own way.
             one_by_one = await asyncio.gather(*(self.ask(*asked[number], again=True) for number in group))
@@ -172,10 +177,6 @@ class Link:
 
     def _doubt(self) -> None:
         """Take in that a server could not be asked."""
-
-    async def finish(self) -> None:
-        """Wait until nothing is under way."""
-        await asyncio.gather(*(server.finish() for server in self._servers.values()))
 
     async def close(self) -> None:
         """Let go of all connections. What is under way fails."""
@@ -211,8 +212,12 @@ class SentinelLink(Link):
         last: Exception = ConnectionError("no Sentinel was named")
         for address in list(self._sentinels):
             try:
-                found = await self._named_by(address)
-            except (RedisError, OSError, TimeoutError) as error:
+                try:
+                    found = await self._named_by(address)
+                except (RedisError, OSError):
+                    await self._hang_up()  # perhaps only an old connection was lost
+                    found = await self._named_by(address)
+            except (RedisError, OSError) as error:
                 last = error
                 await self._hang_up()
                 continue

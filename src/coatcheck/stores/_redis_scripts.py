@@ -9,7 +9,7 @@ Where `allow-oom` stands, a script runs while Redis is full: sessions can still 
 
 from hashlib import sha1
 
-__all__ = ["BEFORE", "BUMP", "CARRY", "CREATE", "END", "MAKE_EPOCH", "NOTE_SESSION", "WRITE", "Script"]
+__all__ = ["BEFORE", "BUMP", "CARRY", "CLEAR", "CREATE", "END", "MAKE_EPOCH", "NOTE_SESSION", "WRITE", "Script"]
 
 
 class Script:
@@ -33,9 +33,17 @@ local function tell(note)
 end
 """
 
-_INDEX = """
+_PUT = """
+local function put(key, number, id)
+  local done = redis.pcall('ZADD', key, number, id)
+  if type(done) == 'table' and done.err then
+    redis.call('DEL', key)  -- somebody put something else there
+    redis.call('ZADD', key, number, id)
+  end
+end
+
 local function index(key, id, now, ttl)
-  redis.call('ZADD', key, now, id)
+  put(key, now, id)
   if redis.call('PTTL', key) < tonumber(ttl) then redis.call('PEXPIRE', key, ttl) end
 end
 """
@@ -52,7 +60,7 @@ end
 CREATE = Script(
     "create",
     _TELL
-    + _INDEX
+    + _PUT
     + _GUARDS
     + """
 -- record, seen, expiry, note, index or the record again, guards…
@@ -61,8 +69,8 @@ CREATE = Script(
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 if not guarded(6, 7) then return -1 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
-redis.call('ZADD', KEYS[2], ARGV[5], ARGV[2])
-redis.call('ZADD', KEYS[3], ARGV[4], ARGV[2])
+put(KEYS[2], ARGV[5], ARGV[2])
+put(KEYS[3], ARGV[4], ARGV[2])
 if KEYS[5] ~= KEYS[1] then index(KEYS[5], ARGV[2], ARGV[6], ARGV[3]) end
 tell(KEYS[4])
 return 1
@@ -72,7 +80,7 @@ return 1
 
 _REPLACE = (
     _TELL
-    + _INDEX
+    + _PUT
     + _GUARDS
     + """
 -- record, seen, expiry, note, index or the record again, guards…
@@ -85,7 +93,7 @@ if ARGV[4] == '' then
   redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
 else
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[4])
-  redis.call('ZADD', KEYS[3], ARGV[5], ARGV[3])
+  put(KEYS[3], ARGV[5], ARGV[3])
   if KEYS[5] ~= KEYS[1] then index(KEYS[5], ARGV[3], ARGV[6], ARGV[4]) end
 end
 tell(KEYS[4])
@@ -117,12 +125,12 @@ for i = 1, #KEYS / 4 do
   local version, held, length, at = string.match(found or '', '^r:(%d+):(%d+):(%d+):()')
   if ends and generation ~= '' and held ~= generation then ends = false end
   if ends and ARGV[4] ~= '' then
-    local last = redis.call('ZSCORE', seen, id)
-    if not last or tonumber(last) > tonumber(ARGV[4]) then ends = false end
+    local last = redis.pcall('ZSCORE', seen, id)
+    if type(last) ~= 'string' or tonumber(last) > tonumber(ARGV[4]) then ends = false end
   end
   if ends and ARGV[5] ~= '' then
-    local expires = redis.call('ZSCORE', expiry, id)
-    if not expires or tonumber(expires) >= tonumber(ARGV[5]) then ends = false end
+    local expires = redis.pcall('ZSCORE', expiry, id)
+    if type(expires) ~= 'string' or tonumber(expires) >= tonumber(ARGV[5]) then ends = false end
   end
   if ends then
     local hashes = at and string.sub(found, at, at + length - 1) or '\\144'
@@ -130,8 +138,8 @@ for i = 1, #KEYS / 4 do
     tell(note)
   end
   if ends or not there then
-    redis.call('ZREM', seen, id)
-    redis.call('ZREM', expiry, id)
+    redis.pcall('ZREM', seen, id)
+    redis.pcall('ZREM', expiry, id)
   end
   done[i] = ends and 1 or 0
 end
@@ -183,7 +191,7 @@ return ARGV[1]
 
 NOTE_SESSION = Script(
     "note a session",
-    _INDEX
+    _PUT
     + """
 -- index
 -- id, now, ttl
@@ -193,6 +201,17 @@ return 1
 )
 """Put a session into its user's index."""
 
+CLEAR = Script(
+    "clear",
+    """
+-- times by id
+local found = redis.pcall('ZSCORE', KEYS[1], '')
+if type(found) == 'table' and found.err then redis.call('DEL', KEYS[1]) end
+return 1
+""",
+)
+"""Delete what somebody put in the place of times by id."""
+
 BEFORE = Script(
     "before",
     """
@@ -201,9 +220,9 @@ BEFORE = Script(
 local found = {}
 for i = 1, #KEYS do
   if #found >= tonumber(ARGV[2]) then break end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2] - #found)) do
-    found[#found + 1] = id
-  end
+  local ids = redis.pcall('ZRANGEBYSCORE', KEYS[i], '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2] - #found)
+  if ids.err then redis.call('DEL', KEYS[i]) end  -- somebody put something else there
+  for _, id in ipairs(ids) do found[#found + 1] = id end
 end
 return found
 """,

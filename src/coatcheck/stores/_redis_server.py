@@ -240,12 +240,6 @@ class Server:
         while self._free:
             await drop(self._free.pop())
 
-    async def finish(self) -> None:
-        """Wait until nothing is under way."""
-        while self._queue or self._flights:
-            await asyncio.gather(*self._flights, return_exceptions=True)
-            await asyncio.sleep(0)
-
 
 async def _is_stale(wire: Any) -> bool:
     """Tell whether an idle connection was closed by the server, or holds what nobody asked for."""

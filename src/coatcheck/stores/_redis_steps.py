@@ -6,8 +6,9 @@ Leaves what a step is good for to `redis`, what a script does to `_redis_scripts
 import asyncio
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from coatcheck.errors import StoreUnavailable
 from coatcheck.record import TOMBSTONE_SECONDS, SessionRecord
 from coatcheck.stores import _redis_scripts as scripts
 from coatcheck.stores._redis_keys import (
@@ -56,7 +57,7 @@ class Steps:
     async def session(self, session_id: str) -> tuple[bytes | None, float | None]:
         """Give what is stored of a session, and when it was last seen as far as that is known."""
         record, seen = self.keys.record(session_id), self.keys.seen(bucket_of(session_id))
-        value, at = await self.link.ask(record, ("GET", record), ("ZSCORE", seen, session_id), again=True)
+        value, at = await self._beside(seen, ("GET", record), ("ZSCORE", seen, session_id))
         return value, None if at is None else float(at)
 
     async def sessions(self, session_ids: Sequence[str]) -> list[bytes | None]:
@@ -76,7 +77,7 @@ class Steps:
         for session_id in session_ids:
             key = self.keys.seen(bucket_of(session_id))
             asked.append((key, ("ZSCORE", key, session_id)))
-        return [None if at is None else float(at) for at in await self.link.ask_each(asked)]
+        return [None if at is None else float(at) for at in await self._times(asked)]
 
     async def versions(self, session_ids: Sequence[str]) -> Mapping[str, int]:
         """Give the versions of sessions that are there, 0 of others."""
@@ -87,8 +88,8 @@ class Steps:
     async def user(self, user_id: str, session_id: str) -> tuple[Epoch | None, bool]:
         """Give a user's epoch, and whether a session is in the user's index."""
         key, index = self.keys.user(user_id), self.keys.index(user_id)
-        epoch, at = await self.link.ask(key, ("GET", key), ("ZSCORE", index, session_id), again=True)
-        return Epoch.read(epoch), at is not None
+        epoch, at = await self._beside(index, ("MGET", key), ("ZSCORE", index, session_id))
+        return Epoch.read(epoch[0]), at is not None
 
     async def users(self, user_ids: Iterable[str]) -> Mapping[str, Epoch | None]:
         """Give the epochs of users."""
@@ -100,8 +101,28 @@ class Steps:
     async def index(self, user_id: str) -> dict[str, float]:
         """Give the ids in a user's index, and when each was noted."""
         key = self.keys.index(user_id)
-        (flat,) = await self.link.ask(key, ("ZRANGE", key, 0, -1, "WITHSCORES"), again=True)
+        (flat,) = await self._beside(key, ("ZRANGE", key, 0, -1, "WITHSCORES"))
         return {name.decode(): float(at) for name, at in zip(flat[::2], flat[1::2], strict=True)}
+
+    async def _beside(self, times: str, *commands: Command) -> list[Any]:
+        """Ask for something, and for times by id beside it. What somebody put in their place is deleted."""
+        try:
+            return await self.link.ask(times, *commands, again=True)
+        except StoreUnavailable as error:
+            if not _is_spoilt(error):
+                raise
+        await self.link.ask(times, (scripts.CLEAR, 1, times), again=True)
+        return await self.link.ask(times, *commands, again=True)
+
+    async def _times(self, asked: Sequence[tuple[str, Command]]) -> list[Any]:
+        """Ask for or raise times by id. What somebody put in their place is deleted."""
+        try:
+            return await self.link.ask_each(asked)
+        except StoreUnavailable as error:
+            if not _is_spoilt(error):
+                raise
+        await self.link.ask_each([(key, (scripts.CLEAR, 1, key)) for key, _ in asked])
+        return await self.link.ask_each(asked)
 
     # ---- writing
 
@@ -204,7 +225,7 @@ class Steps:
         key, index = self.keys.user(user_id), self.keys.index(user_id)
         ttl = _milliseconds(record.expires_at, now)
         noting = (scripts.NOTE_SESSION, 1, index, record.id, repr(now), ttl)
-        return Epoch.read((await self.link.ask(key, noting, ("GET", key), again=True))[1])
+        return Epoch.read((await self.link.ask(key, noting, ("MGET", key), again=True))[1][0])
 
     async def unlist(self, user_id: str, session_ids: Sequence[str]) -> None:
         """Take sessions out of a user's index."""
@@ -226,7 +247,7 @@ class Steps:
             key = self.keys.seen(bucket)
             asked.append((key, ("ZADD", key, "XX", "GT", *pairs)))
         for some in _parts(asked, _AT_ONCE):
-            await self.link.ask_each(some)
+            await self._times(some)
 
     async def sweep(self, now: float, unseen_since: float, limit: int) -> int:
         """End at most `limit` sessions that have expired or that nobody was seen in; give their number.
@@ -252,7 +273,7 @@ class Steps:
             command: Command = (scripts.BEFORE, len(names), *names, repr(time), limit)
             found = [(await self.link.ask(names[0], command, again=True))[0]]
         else:
-            found = await self.link.ask_each(
+            found = await self._times(
                 [(key, ("ZRANGEBYSCORE", key, "-inf", f"({time!r}", "LIMIT", 0, limit)) for key in keys]
             )
         return [name.decode() for names in found for name in names][:limit]
@@ -260,6 +281,10 @@ class Steps:
 
 def _parts(whole: Sequence[T], size: int) -> Iterable[Sequence[T]]:
     return (whole[first : first + size] for first in range(0, len(whole), size))
+
+
+def _is_spoilt(error: StoreUnavailable) -> bool:
+    return str(error.__cause__).startswith("WRONGTYPE")
 
 
 def _milliseconds(expires_at: float, now: float) -> int:

@@ -20,7 +20,7 @@ from coatcheck.record import TOMBSTONE_SECONDS, Changes, SessionRecord, Tombston
 from coatcheck.stores import _postgres_schema as tables
 from coatcheck.stores import _postgres_steps as steps
 from coatcheck.stores._postgres_feed import PostgresChangeStream, PostgresFeed
-from coatcheck.stores._postgres_link import Collision, Conflict, Link, Row, open_link
+from coatcheck.stores._postgres_link import Collision, Conflict, Hosts, Link, Row, open_link
 from coatcheck.stores._postgres_pool import Pool
 from coatcheck.stores._postgres_url import PostgresOptions, postgres_options
 
@@ -82,7 +82,9 @@ class PostgresStore:
         }
         self._options: PostgresOptions = postgres_options(url, given)
         self._clock = clock or SystemClock()
-        self._sql = steps.Statements(self._options.schema)
+        self._sql = steps.Statements(self._options.schema, durable=not self._options.unlogged)
+        self._hosts = Hosts(self._options.dsns, self._options.where)
+        self._feed_hosts = Hosts(self._options.feed_dsns, self._options.feed_where)
         self._pooled = self._options.pgbouncer
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pool: Pool | None = None
@@ -287,8 +289,7 @@ class PostgresStore:
         """Connect the way that writes go."""
         options = self._options
         link = await open_link(
-            options.dsn,
-            options.where,
+            self._hosts,
             pooled=self._pooled,
             timeout=options.timeout,
             connect_timeout=options.connect_timeout,
@@ -301,8 +302,7 @@ class PostgresStore:
     async def _connect_feed(self) -> Link:
         options = self._options
         return await open_link(
-            options.feed_dsn,
-            options.feed_where,
+            self._feed_hosts,
             pooled=None,
             timeout=options.timeout,
             connect_timeout=options.connect_timeout,

@@ -11,8 +11,8 @@ Leaves names to `_redis_keys`, scripts to `_redis_scripts`, servers to `_redis_l
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import msgspec
@@ -30,6 +30,7 @@ from coatcheck.stores._redis_url import Options, parse_url
 from coatcheck.stores._redis_values import Epoch, unpack
 
 __all__ = ["RedisStore"]
+
 _ATTEMPTS = 200
 """So often a change is merged anew because others came before it. Each time one of them has got through."""
 
@@ -94,7 +95,10 @@ class RedisStore:
             "sentinel_password": sentinel_password,
         }
         options.update((name, value) for name, value in given.items() if value is not None)
-        self._options = msgspec.convert(options, Options)
+        try:
+            self._options = msgspec.convert(options, Options)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"an option of the Redis store is of the wrong type: {error}") from error
         self._options.check()
         self._clock = clock or SystemClock()
         self._keys = Keys(self._options.prefix)
@@ -103,6 +107,8 @@ class RedisStore:
         self._steps: Steps | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
+        self._under_way = 0
+        self._all_done = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._place} prefix={self._options.prefix}>"
@@ -132,7 +138,9 @@ class RedisStore:
         if self._loop is not asyncio.get_running_loop():
             raise self._wrong_loop()
         steps, self._steps = self._steps, None
-        await steps.link.finish()
+        while self._under_way:
+            self._all_done.clear()
+            await self._all_done.wait()
         await self._feed.close()
         await steps.link.close()
 
@@ -142,8 +150,7 @@ class RedisStore:
     # ---- reading
 
     async def read(self, session_id: str) -> SessionRecord | Tombstone | None:
-        steps = self._ready()
-        with self._copies.of(session_id):
+        with self._use() as steps, self._copies.of(session_id):
             return (await self._current(steps, session_id))[0]
 
     async def _current(self, steps: Steps, session_id: str) -> tuple[SessionRecord | Tombstone | None, Epoch | None]:
@@ -163,17 +170,18 @@ class RedisStore:
             if valid is None:
                 return None, None
             found = valid
+        with suppress(StoreUnavailable):  # mended another time
             if not listed:
-                await steps.note(found, valid.user_id or "", now)
-        if seen is None:
-            await steps.seen(session_id, now)
+                await steps.note(found, found.user_id or "", now)
+            if seen is None:
+                await steps.seen(session_id, now)
         return found, epoch
 
     async def alive(self, session_ids: Collection[str]) -> Mapping[str, int]:
-        steps = self._ready()
-        ids = list(session_ids)
-        found = await self._standing(steps, ids, await steps.sessions(ids))
-        return {record.id: record.generation for record in found}
+        with self._use() as steps:
+            ids = list(session_ids)
+            found = await self._standing(steps, ids, await steps.sessions(ids))
+            return {record.id: record.generation for record in found}
 
     async def _standing(
         self, steps: Steps, session_ids: Sequence[str], values: Sequence[bytes | None]
@@ -191,39 +199,38 @@ class RedisStore:
         return [record for record in checked if record is not None]
 
     async def list_user(self, user_id: str) -> list[SessionRecord]:
-        steps = self._ready()
-        now = self._clock.time()
-        listed = await steps.index(user_id)
-        ids = list(listed)
-        values, times = await asyncio.gather(steps.sessions(ids), steps.seen_at(ids))
-        seen = dict(zip(ids, times, strict=True))
-        mine = {
-            record.id: msgspec.structs.replace(record, last_seen_at=now if (at := seen[record.id]) is None else at)
-            for record in await self._standing(steps, ids, values)
-            if record.user_id == user_id
-        }
-        stale = [
-            session_id
-            for session_id, value in zip(ids, values, strict=True)
-            # Not what was noted just now: in a cluster its record lies elsewhere, and may be on its way.
-            if session_id not in mine and listed[session_id] < now - _NOTED_FOR and not self._is_unreadable(value)
-        ]
-        if stale:
-            await steps.unlist(user_id, stale)
-        return sorted(mine.values(), key=lambda record: (record.created_at, record.id))
+        with self._use() as steps:
+            now = self._clock.time()
+            listed = await steps.index(user_id)
+            ids = list(listed)
+            values, times = await asyncio.gather(steps.sessions(ids), steps.seen_at(ids))
+            seen = dict(zip(ids, times, strict=True))
+            mine = {
+                record.id: msgspec.structs.replace(record, last_seen_at=now if (at := seen[record.id]) is None else at)
+                for record in await self._standing(steps, ids, values)
+                if record.user_id == user_id
+            }
+            stale = [
+                session_id
+                for session_id, value in zip(ids, values, strict=True)
+                # Not what was noted just now: in a cluster its record lies elsewhere, and may be on its way.
+                if session_id not in mine and listed[session_id] < now - _NOTED_FOR and not self._is_unreadable(value)
+            ]
+            if stale:
+                await steps.unlist(user_id, stale)
+            return sorted(mine.values(), key=lambda record: (record.created_at, record.id))
 
     async def epoch(self, user_id: str) -> int:
-        steps = self._ready()
-        epoch = (await steps.users([user_id]))[user_id] or await steps.make_epoch(user_id)
-        if epoch is None:
-            raise StoreUnavailable(f"the epoch of the user {user_id!r} cannot be read: end_user makes a new one")
-        return epoch.number
+        with self._use() as steps:
+            epoch = (await steps.users([user_id]))[user_id] or await steps.make_epoch(user_id)
+            if epoch is None:
+                raise StoreUnavailable(f"the epoch of the user {user_id!r} cannot be read: end_user makes a new one")
+            return epoch.number
 
     # ---- writing
 
     async def create(self, record: SessionRecord) -> None:
-        steps = self._ready()
-        with self._copies.of(record.id):
+        with self._use() as steps, self._copies.of(record.id):
             for _ in range(_ATTEMPTS):
                 guards: dict[str, Epoch] = {}
                 if record.user_id is not None:
@@ -247,8 +254,7 @@ class RedisStore:
         expect_generation: int | None = None,
         expect_version: int | None = None,
     ) -> SessionRecord | None:
-        steps = self._ready()
-        with self._copies.of(session_id):
+        with self._use() as steps, self._copies.of(session_id):
             for _ in range(_ATTEMPTS):
                 record, epoch = await self._current(steps, session_id)
                 if (
@@ -303,31 +309,33 @@ class RedisStore:
         expect_generation: int | None = None,
         unseen_since: float | None = None,
     ) -> list[str]:
-        steps = self._ready()
-        ids = list(dict.fromkeys(session_ids))
-        # First who is there at all: one whose user's epoch has risen has ended before.
-        values = await steps.sessions(ids)
-        valid = {record.id for record in await self._standing(steps, ids, values)}
-        there = [name for name, value in zip(ids, values, strict=True) if name in valid or self._is_unreadable(value)]
-        return await steps.end([(name, expect_generation) for name in there], reason, now, seen=unseen_since)
+        with self._use() as steps:
+            ids = list(dict.fromkeys(session_ids))
+            # First who is there at all: one whose user's epoch has risen has ended before.
+            values = await steps.sessions(ids)
+            valid = {record.id for record in await self._standing(steps, ids, values)}
+            there = [
+                name for name, value in zip(ids, values, strict=True) if name in valid or self._is_unreadable(value)
+            ]
+            return await steps.end([(name, expect_generation) for name in there], reason, now, seen=unseen_since)
 
     async def end_user(self, user_id: str, *, reason: str, now: float, keep: str | None = None) -> list[str]:
-        steps = self._ready()
-        kept = None if keep is None else (await self._current(steps, keep))[0]
-        stays = kept.id if isinstance(kept, SessionRecord) and kept.user_id == user_id else ""
-        epoch, listed = await steps.bump(user_id, stays)
-        if epoch is None:
-            raise StoreUnavailable(f"the epoch of the user {user_id!r} cannot be read, though it was just written")
-        if stays:
-            await self._carry_over(steps, stays, user_id, epoch)
-        others = [session_id for session_id in listed if session_id != stays]
-        over: list[tuple[str, int | None]] = []
-        for session_id, value in zip(others, await steps.sessions(others), strict=True):
-            if value is not None and not self._is_unreadable(value):
-                found = self._unpack(value, session_id, 0.0)
-                if isinstance(found, SessionRecord) and found.user_id == user_id and not epoch.allows(found):
-                    over.append((session_id, found.generation))
-        return await steps.end(over, reason, now)
+        with self._use() as steps:
+            kept = None if keep is None else (await self._current(steps, keep))[0]
+            stays = kept.id if isinstance(kept, SessionRecord) and kept.user_id == user_id else ""
+            epoch, listed = await steps.bump(user_id, stays)
+            if epoch is None:
+                raise StoreUnavailable(f"the epoch of the user {user_id!r} cannot be read, though it was just written")
+            if stays:
+                await self._carry_over(steps, stays, user_id, epoch)
+            others = [session_id for session_id in listed if session_id != stays]
+            over: list[tuple[str, int | None]] = []
+            for session_id, value in zip(others, await steps.sessions(others), strict=True):
+                if value is not None and not self._is_unreadable(value):
+                    found = self._unpack(value, session_id, 0.0)
+                    if isinstance(found, SessionRecord) and found.user_id == user_id and not epoch.allows(found):
+                        over.append((session_id, found.generation))
+            return await steps.end(over, reason, now)
 
     async def _carry_over(self, steps: Steps, session_id: str, user_id: str, epoch: Epoch) -> None:
         """Give the kept session the new epoch, as a new version: no login that read an older one can be written then."""
@@ -344,20 +352,30 @@ class RedisStore:
         raise _contended(session_id)
 
     async def touch(self, seen: Mapping[str, float]) -> None:
-        await self._ready().touch(dict(seen))
+        with self._use() as steps:
+            await steps.touch(dict(seen))
 
     async def sweep(self, *, now: float, limit: int, unseen_since: float) -> int:
-        return await self._ready().sweep(now, unseen_since, limit)
+        with self._use() as steps:
+            return await steps.sweep(now, unseen_since, limit)
 
     # ---- the rest
 
-    def _ready(self) -> Steps:
+    @contextmanager
+    def _use(self) -> Generator[Steps]:
+        """Give the steps to whoever is asked for something; a close waits until that is done."""
         steps = self._steps
         if steps is None:
             raise UsageError(f"the store {self._place} is not started: await its start() first")
         if asyncio.get_running_loop() is not self._loop:
             raise self._wrong_loop()
-        return steps
+        self._under_way += 1
+        try:
+            yield steps
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._all_done.set()
 
     def _wrong_loop(self) -> WrongEventLoop:
         return WrongEventLoop(

@@ -91,9 +91,10 @@ async def status(call: Any) -> tuple[grpc.StatusCode, str]:
 async def responses(kind: str, call: Any, requests: Iterable[bytes] = (b"",)) -> list[bytes]:
     """Give all that a call answers to requests."""
     if kind in (CLIENT, BOTH):
-        for request in requests:
-            await call.write(request)
-        await call.done_writing()
+        with contextlib.suppress(asyncio.InvalidStateError):  # it is over; why, its end says
+            for request in requests:
+                await call.write(request)
+            await call.done_writing()
     if kind in (UNARY, CLIENT):
         return [await call]
     return [response async for response in call]

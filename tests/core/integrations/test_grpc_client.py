@@ -13,7 +13,7 @@ import pytest
 from coatcheck import UsageError, current_session
 from coatcheck.integrations.grpc import require_login, token_channel
 from coatcheck.integrations.grpc._replay import MOST
-from coatcheck.integrations.httpx import SessionOver, TokenAuth
+from coatcheck.integrations.httpx import RefreshFailed, SessionOver, TokenAuth
 from coatcheck.tokens import RefreshRefused, RefreshTokens
 from tests.core.integrations.grpc_site import BOTH, CLIENT, KINDS, NO_PROXY, SERVER, UNARY, Site, responses, status
 
@@ -28,6 +28,7 @@ class Shop(Site):
         super().__init__(bearer=True)
         self.refresh = RefreshTokens(self.sessions, self.tokens)
         self.exchanges = 0
+        self.broken = False
         self.exchange_gate: asyncio.Event | None = None
         self.served: list[str] = []
 
@@ -36,6 +37,10 @@ class Shop(Site):
         if self.exchange_gate is not None:
             await self.exchange_gate.wait()
         form = json.loads((await receive())["body"])
+        if self.broken:
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
         try:
             pair = await self.refresh.exchange(form["refresh_token"])
         except RefreshRefused as error:
@@ -154,10 +159,28 @@ async def test_calls_say_when_the_session_is_over(kind: str) -> None:
         async with shop.connect_with(auth) as channel:
             for _ in range(2):
                 call = shop.call(kind, channel=channel)
-                with pytest.raises(SessionOver):
+                with pytest.raises(SessionOver) as raised:
                     await answered(kind, call)
+                # For code that only knows gRPC's errors it is one of them.
+                assert isinstance(raised.value, grpc.aio.AioRpcError)
+                assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
+                assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
         assert shop.exchanges == 1
         assert shop.served == []
+
+
+async def test_a_token_that_cannot_be_had_for_now_is_unavailable() -> None:
+    async with Shop() as shop:
+        shop.serve_all()
+        _, auth = await shop.client()
+        shop.clock.advance(301)
+        shop.broken = True
+        async with shop.connect_with(auth) as channel:
+            for kind in KINDS:
+                with pytest.raises(RefreshFailed) as raised:
+                    await answered(kind, shop.call(kind, channel=channel))
+                assert isinstance(raised.value, grpc.aio.AioRpcError)
+                assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 @kinds

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 
 from coatcheck import Sessions
 from coatcheck.accounts import Accounts, HashParameters, PasswordHasher
-from coatcheck.accounts.database import ensure_private_file, place_of
+from coatcheck.accounts.database import ensure_private_file, parse_url, place_of
 from coatcheck.accounts.migrate import migrate
 from coatcheck.sealed import new_key
 from coatcheck.server.activity import Activity
@@ -81,7 +81,7 @@ class House:
         self._exits = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        file = Path(place_of(self.settings.accounts_url()).where)
+        file = Path(str(parse_url(self.settings.accounts_url()).database))
         if not file.exists():
             ensure_private_file(file)
             file.write_bytes(_migrated())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import grpc
 import grpc.aio
 
+from coatcheck.integrations._refreshing import RefreshFailed, SessionOver
 from coatcheck.integrations.grpc._endings import Ending
 
 if TYPE_CHECKING:
@@ -14,6 +15,20 @@ if TYPE_CHECKING:
 __all__ = ["Attempts", "Details"]
 
 Details = grpc.aio.ClientCallDetails
+
+
+# Errors of ours that are gRPC's as well: whoever catches those goes on, and grpc itself does not know what to do with others.
+
+
+class _CallWithoutSession(grpc.aio.AioRpcError, SessionOver):
+    pass
+
+
+class _CallWithoutToken(grpc.aio.AioRpcError, RefreshFailed):
+    pass
+
+
+_NOTHING = grpc.aio.Metadata(), grpc.aio.Metadata()
 
 
 class Attempts:
@@ -29,12 +44,12 @@ class Attempts:
         """Raises SessionOver and RefreshFailed."""
         if "authorization" in (self._details.metadata or ()):
             return self._details
-        self._token = await self._auth.access_token()
+        self._token = await self._another()
         return self._carrying(self._token)
 
     async def second(self) -> Details:
         """Raises SessionOver and RefreshFailed."""
-        return self._carrying(await self._auth.access_token(instead_of=self._token))
+        return self._carrying(await self._another(self._token))
 
     async def refused(self, ending: Ending) -> bool:
         """Wait for a call's end; tell whether it may end otherwise with another token."""
@@ -49,6 +64,14 @@ class Attempts:
         """Too late for this call; but the next need not try the same token."""
         if self._token is not None:
             self._auth.doubt(self._token)
+
+    async def _another(self, refused: str | None = None) -> str:
+        try:
+            return await self._auth.access_token(instead_of=refused)
+        except SessionOver as error:
+            raise _CallWithoutSession(grpc.StatusCode.UNAUTHENTICATED, *_NOTHING, str(error)) from error
+        except RefreshFailed as error:
+            raise _CallWithoutToken(grpc.StatusCode.UNAVAILABLE, *_NOTHING, str(error)) from error
 
     def _carrying(self, token: str) -> Details:
         metadata = grpc.aio.Metadata(*(self._details.metadata or ()), ("authorization", f"Bearer {token}"))

@@ -46,7 +46,8 @@ def token_channel(
     However many calls wait, one exchange of the refresh token serves them all. A call that is answered UNAUTHENTICATED is
     made once more, unless the answer says that another token would not help; so is a stream of which no message has come
     yet. Calls that bring `authorization` themselves are left alone. Calls raise SessionOver when the session is over, and
-    RefreshFailed when no token could be had for another reason.
+    RefreshFailed when no token could be had for another reason; both are AioRpcErrors as well, UNAUTHENTICATED and
+    UNAVAILABLE.
     """
     if insecure and credentials is not None:
         raise UsageError("token_channel has credentials and insecure=True: leave one of them out")

@@ -147,9 +147,11 @@ class TokenStream:
 
     async def _response(self) -> Any:
         try:
-            return await (await self._settled())
-        except grpc.aio.AioRpcError:
-            raise await self._ending.error() from None
+            call = await self._settled()
+            try:
+                return await call
+            except grpc.aio.AioRpcError:
+                raise await self._ending.error() from None
         except asyncio.CancelledError:
             self.cancel()
             raise

@@ -7,7 +7,8 @@ ARGS ?=
 SECONDS ?= 600
 
 .PHONY: help setup serve test test-core test-stores test-transports test-browser test-faults test-slow test-matrix soak
-.PHONY: check bench format lock clean
+.PHONY: coverage
+.PHONY: check bench format proto lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -18,8 +19,8 @@ setup: ## make .venv, the locked environment (every other target does it by itse
 serve: setup ## run the server on its data directory .data; more options: make serve ARGS="--help"
 	@.venv/bin/coatcheck serve --data-dir .data $(ARGS)
 
-test: setup ## run every tier of tests, each within its budget of time, with the coverage the library must have
-	@$(PYTHON) scripts/test_tiers.py --coverage core stores transports browser faults -- $(ARGS)
+test: setup ## run every tier of tests, each within its budget of time
+	@$(PYTHON) scripts/test_tiers.py core stores transports browser faults -- $(ARGS)
 
 test-core: setup ## tests that need no service
 	@$(PYTHON) scripts/test_tiers.py core -- $(ARGS)
@@ -39,6 +40,9 @@ test-faults: setup ## tests that kill, fill and cut
 test-slow: setup ## long tests, without a budget
 	@$(PYTHON) scripts/test_tiers.py slow -- $(ARGS)
 
+coverage: setup ## whether the tests run enough of the library: the tiers that count, once more, without budgets
+	@$(PYTHON) scripts/test_tiers.py --coverage core stores faults -- $(ARGS)
+
 soak: setup ## load with faults in random order, for SECONDS (600): make soak SECONDS=3600
 	@$(PYTHON) scripts/soak.py $(SECONDS) $(ARGS)
 
@@ -53,6 +57,9 @@ bench: setup ## measure it beside what people use today
 
 format: setup ## format the code and mend what can be mended by itself
 	@.venv/bin/ruff check --fix-only --quiet . && .venv/bin/ruff format .
+
+proto: setup ## write the Python of proto/ anew
+	@$(PYTHON) scripts/proto.py
 
 lock: ## resolve the dependencies anew into uv.lock; one alone: make lock ARGS="--upgrade-package NAME"
 	@scripts/uv lock $(ARGS)

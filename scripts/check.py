@@ -96,6 +96,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "layers": lambda: run(str(BIN / "lint-imports"), "--no-logo"),
     "types": lambda: run(str(BIN / "pyright")),
     "public-types": lambda: run(str(BIN / "pyright"), "--verifytypes", "coatcheck", "--ignoreexternal"),
+    "proto": lambda: run(sys.executable, "scripts/proto.py", "--check"),
     "promises": lambda: run(sys.executable, "scripts/check_promises.py"),
     "wheels": wheels,
 }

@@ -1,4 +1,4 @@
-"""Lets every test be a plain `async def`: each runs to its end on an event loop of its own."""
+"""Lets every test be a plain `async def`: each runs to its end on an event loop of its own, within its module's TIMEOUT."""
 
 import asyncio
 import inspect
@@ -13,5 +13,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     names: tuple[str, ...] = pyfuncitem._fixtureinfo.argnames
     arguments: dict[str, Any] = {name: pyfuncitem.funcargs[name] for name in names}
-    asyncio.run(asyncio.wait_for(pyfuncitem.obj(**arguments), timeout=60))
+    seconds = getattr(pyfuncitem.module, "TIMEOUT", 60)
+    asyncio.run(asyncio.wait_for(pyfuncitem.obj(**arguments), timeout=seconds))
     return True

@@ -4,6 +4,6 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient` is deprecated")
-    from starlette.testclient import TestClient, WebSocketDenialResponse
+    from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
 
-__all__ = ["TestClient", "WebSocketDenialResponse"]
+__all__ = ["TestClient", "WebSocketDenialResponse", "WebSocketTestSession"]

@@ -118,6 +118,8 @@ class LiveConnections:
         self._max_per_session = max_per_session
         self._max_per_user = max_per_user
         self._by_owner: Counter[str] = Counter()
+        self.by_kind: Counter[str] = Counter()
+        """How many are open of each kind."""
         self.full: set[str] = set()
         """The sessions and users, by id, that have as many connections as they may."""
         self._by_session: dict[str, dict[LiveConnection, None]] = {}
@@ -161,6 +163,7 @@ class LiveConnections:
         )
         connections = self._by_session.setdefault(session_id, {})
         connections[connection] = None
+        self.by_kind[kind] += 1
         if len(connections) == self._max_per_session:
             self.full.add(session_id)
         if owner is not None:
@@ -183,6 +186,7 @@ class LiveConnections:
             self._gone(connection)
 
     def _gone(self, connection: LiveConnection) -> None:
+        self.by_kind[connection.kind] -= 1
         self.full.discard(connection.session_id)
         owner = connection.owner
         if owner is not None:

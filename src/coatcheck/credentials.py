@@ -38,13 +38,14 @@ class Refusal(NamedTuple):
     """Why a request goes no further: an HTTP status (RFC 9110), and a sentence for whoever reads the answer.
 
     `challenge` is what a 401 says in WWW-Authenticate (RFC 6750, section 3), `retry_after` a 503 in Retry-After, in
-    seconds.
+    seconds. `cause` is for counting.
     """
 
     status: int
     detail: str
     challenge: str = "Bearer"
     retry_after: int | None = None
+    cause: str = "invalid token"
 
 
 class Claims(Protocol):
@@ -71,9 +72,13 @@ class Verifier(Protocol):
 _CROSS_SITE = Refusal(
     403,
     "This request was caused by a page of another site. If that page is yours, add its origin to public_origins.",
+    cause="cross-site",
 )
-_TWO_CREDENTIALS = Refusal(401, "A request carries one Authorization header.", 'Bearer error="invalid_request"')
-_TWO_OFFERED = Refusal(401, "A handshake carries one bearer or ticket.", 'Bearer error="invalid_request"')
+_INVALID_REQUEST = 'Bearer error="invalid_request"'
+_TWO_CREDENTIALS = Refusal(
+    401, "A request carries one Authorization header.", _INVALID_REQUEST, cause="invalid request"
+)
+_TWO_OFFERED = Refusal(401, "A handshake carries one bearer or ticket.", _INVALID_REQUEST, cause="invalid request")
 
 BAD_TOKEN = Refusal(401, "The access token is not valid, or its session has ended.", 'Bearer error="invalid_token"')
 """What every access token gets that leads nowhere, whatever the reason."""
@@ -83,7 +88,7 @@ def unavailable(error: StoreUnavailable) -> Refusal:
     """Give the refusal for a store that cannot be asked, and log why."""
     _log.warning("answered 503: %s", error)
     detail = "The session store cannot be asked right now. Nothing is lost; try again."
-    return Refusal(503, detail, retry_after=error.retry_after)
+    return Refusal(503, detail, retry_after=error.retry_after, cause="store unavailable")
 
 
 class Credentials:

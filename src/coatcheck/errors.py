@@ -51,10 +51,14 @@ class WrongEventLoop(UsageError, RuntimeError):
 
 
 class MissingDependency(UsageError, ImportError):
-    """An optional package is not installed. The message names the `pip install` that mends it."""
+    """An optional package is not installed. The message names the `pip install` that mends it.
 
-    def __init__(self, package: str, extra: str, what: str) -> None:
-        super().__init__(f"{what} needs the package {package}: pip install 'coatcheck[{extra}]'")
+    `extra` is the one of ours that brings the package; None where none does, and it is installed by its own name.
+    """
+
+    def __init__(self, package: str, extra: str | None, what: str) -> None:
+        mend = package if extra is None else f"'coatcheck[{extra}]'"
+        super().__init__(f"{what} needs the package {package}: pip install {mend}")
 
 
 class SessionRefused(CoatcheckError):

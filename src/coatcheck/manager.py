@@ -23,6 +23,7 @@ from coatcheck.record import TOMBSTONE_SECONDS, Changes, SessionRecord, Tombston
 from coatcheck.session import Session
 from coatcheck.stores import Store, open_store
 from coatcheck.stores.contract import Change
+from coatcheck.stores.observed import ObservedStore
 
 __all__ = ["Counted", "SessionEvent", "SessionInfo", "Sessions"]
 
@@ -62,13 +63,15 @@ class SessionEvent(msgspec.Struct, frozen=True, kw_only=True):
 class Counted:
     """What this node did since it was made. Plain integers: a collector reads them when it likes."""
 
-    __slots__ = ("created", "ended", "logins")
+    __slots__ = ("created", "ended", "logins", "refused")
 
     def __init__(self) -> None:
         self.created: int = 0
         self.logins: int = 0
         self.ended: Counter[str] = Counter()
         """By reason."""
+        self.refused: Counter[str] = Counter()
+        """Requests and handshakes that went no further, by cause (`credentials.Refusal`)."""
 
 
 class Sessions:
@@ -125,7 +128,8 @@ class Sessions:
                 raise UsageError(f"{name}={most!r} must be at least 1, or None for no bound")
         if cache_entries < 1 or cache_bytes < 1:
             raise UsageError("cache_entries and cache_bytes must be at least 1")
-        self.store: Store = open_store(store) if isinstance(store, str) else store
+        self.store: ObservedStore = ObservedStore(open_store(store) if isinstance(store, str) else store)
+        """The store, and what was asked of it. What was given is its `inner`."""
         self.clock: Clock = clock or SystemClock()
         self.idle_timeout: float = idle_timeout
         self.lifetime: float = lifetime
@@ -675,6 +679,7 @@ class Sessions:
     async def _tend(self) -> None:
         """Until cancelled: write last-seen times, look after live connections, sweep. A failure is tried again."""
         flushed = swept = looked = self.clock.monotonic()
+        doubted = float("-inf")
         while True:
             with contextlib.suppress(TimeoutError):
                 # What could not be asked is asked again soon; what is new in doubt, at once.
@@ -683,6 +688,10 @@ class Sessions:
             self._roused.clear()
             now = self.clock.monotonic()
             try:
+                if now >= max(self.cache.lease_until, doubted + self.max_staleness):
+                    # The feed tells nothing, not even that it is lost: what is open is looked up as requests are.
+                    doubted = now
+                    self._doubt(self.connections.sessions())
                 if self._doubtful:
                     await self._confirm()
                 due = self.connections.due(self.clock.time())

@@ -576,9 +576,13 @@ def session_of(request: object) -> Session:
     return session
 
 
-def enter(session: Session) -> "contextvars.Token[Session]":
-    """Make a session the current one; `leave` undoes it. For middleware and interceptors."""
-    session.loop = asyncio.get_running_loop()
+def enter(session: Session, *, on_loop: bool = True) -> "contextvars.Token[Session]":
+    """Make a session the current one; `leave` undoes it. For middleware and interceptors.
+
+    With `on_loop` false the request runs in a thread, and no loop of its own is looked for.
+    """
+    if on_loop:
+        session.loop = asyncio.get_running_loop()
     return _current.set(session)
 
 

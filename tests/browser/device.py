@@ -38,12 +38,12 @@ class Device:
         form.get_by_label("Password").fill(password)
         form.get_by_label("Remember me").set_checked(remember)
         form.get_by_role("button", name="Create account").click()
-        expect(self.page.get_by_text("Logged in as")).to_be_visible()
+        self.expect_live()
         return username
 
     def log_in(self, username: str, password: str = PASSWORD) -> "Device":
         self.try_to_log_in(username, password)
-        expect(self.page.get_by_text("Logged in as")).to_be_visible()
+        self.expect_live()
         return self
 
     def try_to_log_in(self, username: str, password: str) -> None:
@@ -70,6 +70,15 @@ class Device:
 
     def sessions(self) -> Locator:
         return self.page.get_by_role("region", name="Sessions").get_by_role("listitem")
+
+    def expect_live(self) -> None:
+        """Logged in, and what happens elsewhere is told here."""
+        expect(self.page.get_by_text("Logged in as")).to_be_visible()
+        expect(self.page.locator("#account[data-live]")).to_be_visible()
+
+    def events(self) -> Locator:
+        """What the page says has happened, the newest first."""
+        return self.page.get_by_role("region", name="As it happens").locator("dd")
 
     def expect_login_view(self) -> None:
         expect(self.form("Log in")).to_be_visible()

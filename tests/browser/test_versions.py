@@ -70,7 +70,6 @@ def test_one_device_ends_the_other(new_device: NewDevice) -> None:
     username = desk.sign_up()
     phone.log_in(username)
 
-    desk.press("Refresh")
     expect(desk.sessions()).to_have_count(2)
     theirs = desk.sessions().filter(has_text="Safari 18 on iPhone")
     expect(theirs).not_to_contain_text("This one")
@@ -78,9 +77,8 @@ def test_one_device_ends_the_other(new_device: NewDevice) -> None:
     expect(desk.sessions()).to_have_count(1)
     desk.expect_message("Ended: Safari 18 on iPhone.")
 
-    phone.press("Refresh")
     phone.expect_login_view()
-    phone.expect_message("Your session has ended. Log in again.")
+    phone.expect_message("This session was ended from another device. Log in again.")
     phone.open()
     phone.expect_login_view()
     desk.press("Refresh")

@@ -17,7 +17,7 @@ import uvicorn
 
 from coatcheck.server.certificates import local_certificate
 from coatcheck.server.context import WorkerContext
-from coatcheck.server.edge import Edge, edge_config, secret_config
+from coatcheck.server.edge import ADDRESS_SECRET, EDGE_SECRET, Edge, edge_config, secret_config
 from coatcheck.server.envoy import envoy_argv
 from coatcheck.server.settings import Settings
 from tests.clients.serving import free_port
@@ -64,11 +64,13 @@ def edge_alone(directory: Path, **wanted: Any) -> Iterator[EdgeAlone]:
             worker_sockets=(str(runtime_dir / "worker-0.sock"),),
             admin_socket=str(runtime_dir / "admin.sock"),
             secret_file=str(runtime_dir / "secret.json"),
+            address_secret_file=str(runtime_dir / "address-secret.json"),
             **{"addresses": ("127.0.0.1",), **wanted},
         )
         settings = Settings(data_dir=data_dir, http_port=edge.http_port, https_port=edge.https_port)
-        secret = secret_config(str(certificate.certificate), str(certificate.key))
-        (runtime_dir / "secret.json").write_text(json.dumps(secret))
+        named = (EDGE_SECRET, edge.secret_file), (ADDRESS_SECRET, edge.address_secret_file)
+        for (name, file), (leaf, key) in zip(named, certificate.pairs(), strict=True):
+            Path(file).write_text(json.dumps(secret_config(name, str(leaf), str(key))))
         (runtime_dir / "edge.json").write_text(json.dumps(edge_config(edge)))
         application = echo_app.create_app(settings, WorkerContext(runtime_dir, edge=True))
         config = uvicorn.Config(

@@ -1,5 +1,6 @@
-"""Serves one of the examples by uvicorn on a free port, as its reader would."""
+"""Serves one of the examples on a free port, as its reader would: by uvicorn, or by Flask's own server."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -12,13 +13,23 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 class served:
-    """A uvicorn process on a free port, ended in the end."""
+    """A server's process on a free port, ended in the end."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, **environ: str) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), f"{name}:app"]
-        command += ["--fd", str(self._listener.fileno()), "--log-level", "warning"]
-        self._process = subprocess.Popen(command, cwd=directory, pass_fds=[self._listener.fileno()])
+        fd = str(self._listener.fileno())
+        environment = {**os.environ, **environ}
+        if name.startswith("flask_"):
+            command = [sys.executable, "-m", "flask", "--app", str(EXAMPLES / name), "run"]
+            # As its reloader hands its socket on.
+            environment |= {"WERKZEUG_RUN_MAIN": "true", "WERKZEUG_SERVER_FD": fd}
+        else:
+            command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), f"{name}:app"]
+            command += ["--fd", fd, "--log-level", "warning"]
+        self._process = subprocess.Popen(
+            command, cwd=directory, pass_fds=[self._listener.fileno()], env=environment, stderr=subprocess.PIPE
+        )
+        self.said = b""
 
     def __enter__(self) -> str:
         url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -35,4 +46,5 @@ class served:
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._listener.close()
-        assert self._process.wait(20) in (0, -15)
+        _, self.said = self._process.communicate(timeout=20)
+        assert self._process.returncode in (0, -15), self.said.decode()

@@ -93,6 +93,13 @@ class RawH2:
         self.responses[stream] = H2Response()
         return stream
 
+    def begin_raw(self, head: Headers) -> int:
+        """Write headers whose pseudo-headers are the caller's, too, and leave our side open. The stream's id."""
+        stream = self.http.get_next_available_stream_id()
+        self.http.send_headers(stream, head)
+        self.responses[stream] = H2Response()
+        return stream
+
     async def flush(self, raw: bytes = b"") -> None:
         """Send what was written, and `raw` after it. Quiet about a connection that the server has ended."""
         try:

@@ -194,6 +194,20 @@ async def test_after_a_feed_loss_live_connections_are_looked_up_again() -> None:
         assert here.sessions.cache.entries == {}
 
 
+async def test_while_the_feed_is_silent_what_is_open_is_looked_up_within_the_staleness() -> None:
+    async with node() as here:
+        session, _ = await here.log_in()
+        connection = Connection(here, session)
+        here.store.feed_cut = True
+        gone = session.id or ""
+        await here.store.inner.end([gone], reason="elsewhere", now=here.clock.time())
+        await asyncio.sleep(0.1)
+        assert connection.reasons == [], "the lease still runs"
+        here.clock.advance(2)
+        await until(lambda: connection.reasons)
+        assert connection.reasons == ["the session has ended"]
+
+
 async def test_what_cannot_be_confirmed_after_a_loss_is_closed_after_half_a_minute() -> None:
     async with node() as here:
         session, _ = await here.log_in()

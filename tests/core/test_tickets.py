@@ -55,7 +55,7 @@ async def refused(socket: Socket) -> int:
 async def test_a_ticket_opens_one_websocket_and_nobody_else_sees_it() -> None:
     seen = Seen()
     site = LiveSite(seen)
-    async with site.sessions:
+    async with site:
         session = await session_at(site)
         ticket = await Tickets(site.sessions).issue(session)
         socket = connect(site, "coatcheck", f"coatcheck.ticket.{ticket}", "chat")
@@ -75,7 +75,7 @@ async def test_a_ticket_opens_one_websocket_and_nobody_else_sees_it() -> None:
 
 async def test_what_the_application_selects_is_selected_and_without_our_offer_nothing_is_added() -> None:
     site = LiveSite(Seen("chat"))
-    async with site.sessions:
+    async with site:
         tickets, session = Tickets(site.sessions), await session_at(site)
         socket = connect(site, "chat", "coatcheck", f"coatcheck.ticket.{await tickets.issue(session)}")
         assert (await socket.next())["subprotocol"] == "chat"
@@ -86,7 +86,7 @@ async def test_what_the_application_selects_is_selected_and_without_our_offer_no
 
 async def test_of_two_who_show_a_ticket_at_once_one_gets_in() -> None:
     site = LiveSite(Seen())
-    async with site.sessions:
+    async with site:
         session = await session_at(site)
         tickets = Tickets(site.sessions)
         ticket = Ticket((await tickets.issue(session)).encode())
@@ -96,7 +96,7 @@ async def test_of_two_who_show_a_ticket_at_once_one_gets_in() -> None:
 
 async def test_a_ticket_is_worth_nothing_late_or_after_its_session_or_under_another_secret() -> None:
     site = LiveSite(Seen())
-    async with site.sessions:
+    async with site:
         tickets = Tickets(site.sessions)
 
         async def worth(ticket: str) -> bool:
@@ -121,10 +121,12 @@ async def test_a_ticket_is_worth_nothing_late_or_after_its_session_or_under_anot
             await tickets.issue(session)
 
 
-@pytest.mark.parametrize("made_up", ["", "x", "é", f"{encode(bytes(16))}.{encode(bytes(32))}", "a" * 22 + "." + "a" * 43])
+@pytest.mark.parametrize(
+    "made_up", ["", "x", "é", f"{encode(bytes(16))}.{encode(bytes(32))}", "a" * 22 + "." + "a" * 43]
+)
 async def test_what_was_never_issued_is_no_ticket(made_up: str) -> None:
     site = LiveSite(Seen())
-    async with site.sessions:
+    async with site:
         session = await session_at(site)
         ticket = await Tickets(site.sessions).issue(session)
         for shown in (made_up, ticket[:-1], ticket + "A", ticket[:23] + encode(bytes(32))):
@@ -137,7 +139,7 @@ async def test_what_was_never_issued_is_no_ticket(made_up: str) -> None:
 
 async def test_an_old_request_gets_no_ticket_for_a_session_that_has_ended() -> None:
     site = LiveSite(Seen())
-    async with site.sessions:
+    async with site:
         session = await session_at(site)
         await site.sessions.end(session.id or "")
         with pytest.raises(SessionEnded):
@@ -146,7 +148,7 @@ async def test_an_old_request_gets_no_ticket_for_a_session_that_has_ended() -> N
 
 async def test_tickets_that_wait_are_bounded_and_others_keep_their_section() -> None:
     site = LiveSite(Seen())
-    async with site.sessions:
+    async with site:
         tickets, session = Tickets(site.sessions), await session_at(site)
         assert session.record is not None
         await site.sessions.apply(session.record, Changes(system={"other": b"kept"}))
@@ -177,7 +179,7 @@ class Tokens:
 async def test_a_bearer_may_be_offered_too_but_the_origin_decides_first_and_two_credentials_are_none() -> None:
     seen = Seen()
     site = LiveSite(seen)
-    async with site.sessions:
+    async with site:
         session = await session_at(site)
         site = LiveSite(seen, middleware={"tokens": Tokens(session.record)})
         site.sessions.store = session._keeper.store  # type: ignore[attr-defined]
@@ -198,7 +200,7 @@ async def test_a_bearer_may_be_offered_too_but_the_origin_decides_first_and_two_
 
 async def test_where_no_tokens_are_taken_an_offered_bearer_is_refused_and_not_overheard() -> None:
     site = LiveSite(Seen())
-    async with site.sessions:
+    async with site:
         assert await refused(connect(site, "coatcheck", "coatcheck.bearer.a.b.c")) == 401
         # Names that only look like ours are the application's own.
         socket = connect(site, "coatchecker", "coatcheck.v2")

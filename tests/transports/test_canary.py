@@ -140,7 +140,8 @@ class Life:
         for path in (path for top in directories for path in top.rglob("*") if path.is_file()):
             # What the edge serves with, where nobody else can read it.
             served = path.match("key-*.pem") and not path.stat().st_mode & 0o077
-            self.give(f"the file {path.name}", path.read_bytes(), {"key 0 of localhost.key"} if served else None)
+            served_keys = {"key 0 of localhost.key", "key 0 of address.key"}
+            self.give(f"the file {path.name}", path.read_bytes(), served_keys if served else None)
         (admin,) = (path for top in directories for path in top.rglob("admin.sock"))
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(admin)), base_url="http://edge") as edge:
             for address in ("/config_dump?include_eds", "/certs", "/clusters", "/stats"):

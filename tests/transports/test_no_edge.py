@@ -22,6 +22,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 def test_start_up_says_that_there_is_no_tls(bare: RunningServer) -> None:
     assert bare.http in bare.said()
     assert "no TLS" in bare.said()
+    assert "no gRPC" in bare.said()
     assert "https://" not in bare.said()
     assert len(bare.children()) == 2
 

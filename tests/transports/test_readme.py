@@ -60,6 +60,15 @@ def test_the_tokens_are_what_a_newcomer_sees(fresh: RunningServer, tmp_path: Pat
     run(steps, fresh, tmp_path)
 
 
+def test_what_is_open_ends_as_a_newcomer_sees(fresh: RunningServer, tmp_path: Path) -> None:
+    with httpx.Client(base_url=fresh.https, verify=fresh.tls()) as client:
+        form = {"username": "ada", "password": "a long enough pass phrase", "name": "Ada"}
+        assert client.post("/v1/users", json=form).status_code in (201, 409)
+    steps = session("One logout ends what is open")
+    assert len(steps) == 5
+    run(steps, fresh, tmp_path)
+
+
 def run(steps: list[tuple[str, str]], fresh: RunningServer, tmp_path: Path) -> None:
     (tmp_path / ".data").symlink_to(fresh.data_dir)
     (tmp_path / "examples").symlink_to(ROOT / "examples")

@@ -5,15 +5,39 @@ Names carry a prefix because a database may be shared with an application.
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, LargeBinary, MetaData, String, Table, Text, false
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    false,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 from coatcheck.accounts.hashing import EncodedHash
 
-__all__ = ["SCHEMA", "VERSION_TABLE", "HashText", "metadata", "services", "signing_keys", "throttling", "users"]
+__all__ = [
+    "SCHEMA",
+    "VERSION_TABLE",
+    "HashText",
+    "activity",
+    "activity_place",
+    "metadata",
+    "services",
+    "signing_keys",
+    "throttling",
+    "users",
+]
 
-SCHEMA = "0004"
+SCHEMA = "0005"
 """The version of the schema that this release works with: the last step in `migrations/versions`."""
 VERSION_TABLE = "coatcheck_accounts_version"
 """Where Alembic keeps the schema's version."""
@@ -75,4 +99,35 @@ signing_keys: Table = Table(
     Column("version", BigInteger, nullable=False),
     # AES-GCM under a key from a secret that is not here.
     Column("sealed", LargeBinary, nullable=False),
+)
+
+activity: Table = Table(
+    "coatcheck_activity",
+    metadata,
+    # Given out under the lock of `activity_place`'s row, so that a number becomes visible after all that are smaller.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    # What is written twice, by two nodes or after an answer that was lost, is there once.
+    Column("once", String(64), nullable=False, unique=True),
+    # NULL: the end of a session of whose user nothing is known, or not yet.
+    Column("user_id", String(22), nullable=True),
+    Column("session_id", String(22), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("keep_until", Double, nullable=False),
+    # A JSON object of texts.
+    Column("detail", Text, nullable=False),
+    Index("coatcheck_activity_user", "user_id", "id"),
+    Index("coatcheck_activity_session", "session_id", "id"),
+    Index("coatcheck_activity_keep_until", "keep_until"),
+)
+
+activity_place: Table = Table(
+    "coatcheck_activity_place",
+    metadata,
+    Column("name", String(16), primary_key=True),
+    Column("last", BigInteger, nullable=False),
+    # The greatest number of which something is missing: what comes after it is whole.
+    Column("pruned", BigInteger, nullable=False),
+    # Under it clients are given their places in the log. No credential: it only hides how much others do.
+    Column("cipher_key", LargeBinary, nullable=False),
 )

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from coatcheck.cookies import CookiePolicy
 from coatcheck.session import Session
 
-__all__ = ["session_headers"]
+__all__ = ["clients_drop", "session_headers"]
 
 
 def session_headers(
@@ -43,3 +43,11 @@ def session_headers(
             line = cookie.set_cookie(change.token, max_age=change.max_age)
         result.append((b"set-cookie", line))
     return result
+
+
+def clients_drop(cookie: CookiePolicy, *, scheme: str, host: bytes) -> bool:
+    """Tell whether most clients drop a cookie that a response sets over this scheme and for this Host header.
+
+    They do if it is Secure, over plain http, but for localhost (RFC 6265bis, section 5.7; Secure Contexts, section 3.1).
+    """
+    return cookie.secure and scheme in ("http", "ws") and host.partition(b":")[0] not in (b"localhost", b"127.0.0.1")

@@ -34,8 +34,10 @@ class Live:
     __slots__ = (
         "_cancelled",
         "_connection",
+        "_inbox",
+        "_listener",
         "_on_end",
-        "_pending",
+        "_receive",
         "_returned",
         "_scope",
         "_sending",
@@ -51,6 +53,7 @@ class Live:
         self,
         sessions: Sessions,
         scope: Scope,
+        receive: Receive,
         *,
         kind: str,
         task: "asyncio.Task[Any] | None",
@@ -62,7 +65,9 @@ class Live:
         self._on_end = on_end
         self._signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._returned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pending: asyncio.Future[Message] | None = None
+        self._receive = receive
+        self._inbox: list[Message] = []  # what has come and was not asked for yet
+        self._listener: asyncio.Future[None] | None = None
         self._connection: LiveConnection | None = None
         self._sending = 0
         self._cancelled = 0
@@ -77,11 +82,17 @@ class Live:
         """Whether the connection was ever counted under a session."""
         return self._connection is not None
 
-    def watch(self, record: SessionRecord | None) -> None:
-        """Count the connection under its session, once there is one. Raises TooManyConnections."""
+    def watch(self, record: SessionRecord | None, *, listen: bool = True) -> None:
+        """Count the connection under its session, once there is one. Raises TooManyConnections.
+
+        `listen`: whether the server is to be asked for messages from now on, since the application is not asking it.
+        """
         if self._connection is None and record is not None and self.reason is None:
             protocol = _protocol(self._scope)
             self._connection = self._sessions.watch(record, kind=self.kind, close=self.end, protocol=protocol)
+            # Whether or not the application listens: a client that vanishes is to be found out.
+            if listen:
+                self._listen_on()
 
     def forget(self) -> None:
         """The connection has ended by itself."""
@@ -97,18 +108,34 @@ class Live:
             _closings.add(closing)  # which nobody else would keep alive
             closing.add_done_callback(_closed)
 
-    async def next(self, receive: Receive) -> Message | None:
+    async def next(self) -> Message | None:
         """Give the server's next message; None where the connection is ended first."""
-        if self.reason is None:
-            if self._pending is None:
-                self._pending = asyncio.ensure_future(receive())
-            await asyncio.wait((self._pending, self._signal), return_when=asyncio.FIRST_COMPLETED)
-            if self.reason is None:
-                message = self._pending.result()
-                self._pending = None
-                return message
+        while self.reason is None:
+            if self._inbox:
+                return self._inbox.pop(0)
+            listener = self._listen_on()
+            await asyncio.wait((listener, self._signal), return_when=asyncio.FIRST_COMPLETED)
+            if self.reason is None and not self._inbox and (error := listener.exception()) is not None:
+                raise error
         self.noticed = True
         return None
+
+    def _listen_on(self) -> "asyncio.Future[None]":
+        """Ask the server for what comes next, unless that is being done, or something waits for the application."""
+        if self._listener is None or (self._listener.done() and not self._inbox):
+            self._listener = asyncio.ensure_future(self._listen())
+        return self._listener
+
+    async def _listen(self) -> None:
+        """Take one message: the rest is asked for when the application wants it, so that clients cannot fill the memory."""
+        message = await self._receive()
+        self._inbox.append(message)
+        if message["type"] == "http.request":
+            if not message.get("more_body", False) and self._connection is not None:
+                # Behind the end of a request's body, which need not interest the application, only a disconnect can come.
+                self._listener = asyncio.ensure_future(self._listen())
+        elif message["type"] in ("http.disconnect", "websocket.disconnect"):
+            self.forget()
 
     def refuse_to_send(self) -> ConnectionEnded:
         """Give the error for an application that sends although the connection is over."""
@@ -145,8 +172,8 @@ class Live:
         """The application has returned or raised: to be called at once, before anything else is awaited."""
         if not self._returned.done():
             self._returned.set_result(None)
-        if self._pending is not None:
-            self._pending.cancel()
+        if self._listener is not None:
+            self._listener.cancel()
         self.forget()
 
     def was_cancelled_here(self) -> bool:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 
 from coatcheck.asgi._types import App, Message, Receive, Scope, Send
-from coatcheck.asgi.headers import session_headers
+from coatcheck.asgi.headers import clients_drop, session_headers
 from coatcheck.asgi.live import was_ended
 from coatcheck.asgi.refusals import refuse
 from coatcheck.asgi.responses import Response
@@ -72,7 +72,7 @@ class SessionMiddleware:
             return
         token = self._credentials.examine(scope)
         if token.__class__ is Refusal:
-            await refuse(scope, receive, send, token)  # pyright: ignore[reportArgumentType]
+            await self._refuse(scope, receive, send, token)  # pyright: ignore[reportArgumentType]
             return
         session: Session | None
         if token is None:
@@ -82,7 +82,7 @@ class SessionMiddleware:
             if session is None:
                 found = await self._authenticator.load(token)  # pyright: ignore[reportArgumentType]
                 if isinstance(found, Refusal):
-                    await refuse(scope, receive, send, found)
+                    await self._refuse(scope, receive, send, found)
                     return
                 session = found
         scope["session"] = session
@@ -135,6 +135,10 @@ class SessionMiddleware:
         if session.used and session.needs_commit():
             await self.late(session)
 
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, refusal: Refusal) -> None:
+        self.sessions.counted.refused[refusal.cause] += 1
+        await refuse(scope, receive, send, refusal)
+
     async def late(self, session: Session) -> None:
         """Store what was changed after the response had started."""
         try:
@@ -154,12 +158,10 @@ class SessionMiddleware:
 
     def warn_if_dropped(self, session: Session, scope: Scope) -> None:
         """Say once that clients drop a Secure cookie that is set over plain HTTP on a name that is not localhost."""
-        if self._warned or session.cookie_change is None or not self.cookie.secure:
+        if self._warned or session.cookie_change is None:
             return
-        if scope.get("scheme", "http") not in ("http", "ws"):
-            return
-        host = next((value for name, value in scope["headers"] if name == b"host"), b"").rpartition(b":")[0] or b""
-        if host in (b"localhost", b"127.0.0.1"):
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        if not clients_drop(self.cookie, scheme=scope.get("scheme", "http"), host=host):
             return
         self._warned = True
         _log.warning(

@@ -4,21 +4,26 @@ import json
 from collections.abc import Awaitable
 
 from coatcheck.asgi._types import Message, Receive, Scope, Send
-from coatcheck.credentials import Refusal
+from coatcheck.credentials import BAD_TOKEN, Refusal, unavailable
+from coatcheck.errors import SessionRefused, StoreUnavailable, TooManyConnections
 
-__all__ = ["TOO_MANY", "answer", "refuse", "refuse_handshake"]
+__all__ = ["TOO_MANY", "answer", "problem", "refusal_of", "refuse", "refuse_handshake"]
 
-TOO_MANY = Refusal(429, "There are too many connections open for this session or user: close one.", retry_after=5)
+TOO_MANY = Refusal(
+    429,
+    "There are too many connections open for this session or user: close one.",
+    retry_after=5,
+    cause="too many connections",
+)
 """For a live connection beyond the bounds of `Sessions` (RFC 6585, section 4)."""
 
 _TITLES = {401: "Unauthorized", 403: "Forbidden", 429: "Too Many Requests", 503: "Service Unavailable"}
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
 
-async def answer(send: Send, refusal: Refusal) -> None:
-    """Send a refusal as a problem document."""
-    problem = {"title": _TITLES[refusal.status], "status": refusal.status, "detail": refusal.detail}
-    body = json.dumps(problem).encode()
+def problem(refusal: Refusal) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Give a refusal as a problem document: status, headers and body. Pure; for ASGI and WSGI alike."""
+    body = json.dumps({"title": _TITLES[refusal.status], "status": refusal.status, "detail": refusal.detail}).encode()
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", str(len(body)).encode("ascii")),
@@ -28,7 +33,22 @@ async def answer(send: Send, refusal: Refusal) -> None:
         headers.append((b"retry-after", str(refusal.retry_after).encode("ascii")))
     if refusal.status == 401:
         headers.append((b"www-authenticate", refusal.challenge.encode("ascii")))
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    return refusal.status, headers, body
+
+
+def refusal_of(error: StoreUnavailable | SessionRefused, *, by_bearer: bool) -> Refusal:
+    """Give the refusal for an error of ours that the application let out, and log that of a store."""
+    if isinstance(error, StoreUnavailable):
+        return unavailable(error)
+    if isinstance(error, TooManyConnections):
+        return TOO_MANY
+    return Refusal(401, str(error), BAD_TOKEN.challenge if by_bearer else "Bearer", cause="session ended")
+
+
+async def answer(send: Send, refusal: Refusal) -> None:
+    """Send a refusal as a problem document."""
+    status, headers, body = problem(refusal)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

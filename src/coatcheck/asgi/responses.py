@@ -12,14 +12,13 @@ from typing import Any, Protocol
 
 from coatcheck.asgi._types import Message, Receive, Scope, Send
 from coatcheck.asgi.live import Live
-from coatcheck.asgi.refusals import TOO_MANY, answer
+from coatcheck.asgi.refusals import answer, refusal_of
 from coatcheck.connections import Interruption
-from coatcheck.credentials import BAD_TOKEN, Refusal, unavailable
 from coatcheck.errors import SessionRefused, StoreUnavailable, TooManyConnections
 from coatcheck.manager import Sessions
 from coatcheck.session import Session
 
-__all__ = ["Outlet", "Response"]
+__all__ = ["Outlet", "Response", "drop_dead_cookie"]
 
 _LAST_WORD = 1.0
 """Seconds for which a client's connection may be full before it is cut without the last event."""
@@ -43,6 +42,7 @@ class Response:
     __slots__ = (
         "_bounded",
         "_heard",
+        "_hearing",
         "_live",
         "_middleware",
         "_receive",
@@ -66,13 +66,14 @@ class Response:
         # The application may send from a task of its own; what must be cancelled is the one that the server awaits.
         self._task: asyncio.Task[Any] | None = None if session.record is None else asyncio.current_task(session.loop)
         self._replaced = False
+        self._hearing = False  # whether the application waits for the request's body
         self._heard = False  # whether the request's body has been read to its end
         self._bounded = False  # whether the response says how long it is
         self._start_headers: Any = ()
         self._tail = b"\n\n"  # the last bytes of an event stream
         self._live: Live | None = None
-        self.started = False
-        self.complete = False
+        self.started: bool = False
+        self.complete: bool = False
         """Whether a live response was given its end."""
 
     # ---- out
@@ -113,7 +114,7 @@ class Response:
             self._session.discard()
             await self.fail(error)
             return
-        await self._drop_dead_cookie()
+        await drop_dead_cookie(self._middleware.sessions, self._session)
         await self._start(message)
 
     def _continue(self, message: Message) -> Awaitable[None]:
@@ -137,7 +138,7 @@ class Response:
             if not live.counted and _is_event_stream(self._start_headers):
                 live.kind = "sse"
             try:
-                live.watch(self._session.record)
+                live.watch(self._session.record, listen=not self._hearing)
             except TooManyConnections:
                 live.end(Interruption("too many connections"))
                 raise live.refuse_to_send() from None
@@ -152,7 +153,14 @@ class Response:
 
     def _live_or_new(self) -> Live:
         if self._live is None:
-            self._live = Live(self._middleware.sessions, self._scope, kind="stream", task=self._task, on_end=self._end)
+            self._live = Live(
+                self._middleware.sessions,
+                self._scope,
+                self._receive,
+                kind="stream",
+                task=self._task,
+                on_end=self._end,
+            )
         return self._live
 
     async def _end(self, reason: str) -> None:
@@ -178,19 +186,24 @@ class Response:
 
     def receive(self) -> Awaitable[Message]:
         """Give the request's next message. Behind its body's end the end of the session is a disconnect as well."""
-        if not self._heard:
-            return self._hear()
-        if self._task is None:
-            return self._receive()
+        if self._live is None:
+            if not self._heard:
+                return self._hear()
+            if self._task is None:
+                return self._receive()
         return self._wait()
 
     async def _hear(self) -> Message:
-        message = await self._receive()
+        self._hearing = True
+        try:
+            message = await self._receive()
+        finally:
+            self._hearing = False
         self._heard = not message.get("more_body", False)
         return message
 
     async def _wait(self) -> Message:
-        message = await self._live_or_new().next(self._receive)
+        message = await self._live_or_new().next()
         return {"type": "http.disconnect"} if message is None else message
 
     # ---- the end
@@ -209,37 +222,32 @@ class Response:
         """See `Live.was_cancelled_here`."""
         return self._live is not None and self._live.was_cancelled_here()
 
-    async def _drop_dead_cookie(self) -> None:
-        """Say nothing of a session that was ended, or got another secret, since this request made its cookie."""
-        session = self._session
-        change = session.cookie_change
-        if change is None or change.token is None:
-            return
-        token = change.token.encode("ascii")
-        sessions = self._middleware.sessions
-        if sessions.load_cached(token) is None:
-            try:
-                if (await sessions.load(token)).record is None:
-                    session.cookie_change = None
-            except StoreUnavailable:
-                pass  # what the verb answered is the last that is known
-
     async def fail(self, error: StoreUnavailable | SessionRefused) -> None:
         """Answer in the application's place. Verbs that were awaited stand, and so does the cookie that they made."""
         self._replaced = True
-        await self._drop_dead_cookie()
+        await drop_dead_cookie(self._middleware.sessions, self._session)
         send = self._send if self._session.cookie_change is None else self._send_with_cookie
         self.started = True
-        if isinstance(error, StoreUnavailable):
-            await answer(send, unavailable(error))
-        elif isinstance(error, TooManyConnections):
-            await answer(send, TOO_MANY)
-        else:
-            challenge = BAD_TOKEN.challenge if self._session.by_bearer else "Bearer"
-            await answer(send, Refusal(401, str(error), challenge))
+        refusal = refusal_of(error, by_bearer=self._session.by_bearer)
+        self._middleware.sessions.counted.refused[refusal.cause] += 1
+        await answer(send, refusal)
 
     def _send_with_cookie(self, message: Message) -> Awaitable[None]:
         return self._start(message) if message["type"] == "http.response.start" else self._send(message)
+
+
+async def drop_dead_cookie(sessions: Sessions, session: Session) -> None:
+    """Say nothing of a session that was ended, or got another secret, since this request made its cookie."""
+    change = session.cookie_change
+    if change is None or change.token is None:
+        return
+    token = change.token.encode("ascii")
+    if sessions.load_cached(token) is None:
+        try:
+            if (await sessions.load(token)).record is None:
+                session.cookie_change = None
+        except StoreUnavailable:
+            pass  # what the verb answered is the last that is known
 
 
 def _is_event_stream(headers: Any) -> bool:

@@ -46,7 +46,6 @@ class Socket:
         "_handshake_headers",
         "_live",
         "_max_message",
-        "_receive",
         "_scope",
         "_send",
         "_session",
@@ -67,7 +66,6 @@ class Socket:
         self._sessions = sessions
         self._session = session
         self._scope = scope
-        self._receive = receive
         self._send = send
         self._handshake_headers = handshake_headers
         self._max_message = max_message
@@ -75,7 +73,7 @@ class Socket:
         self._closed = False
         # Offered beside a credential, since a browser fails a handshake of which no subprotocol is selected.
         self._echo = bool(scope.pop("coatcheck.echo", False))
-        self._live = Live(sessions, scope, kind="websocket", task=asyncio.current_task(), on_end=self._end)
+        self._live = Live(sessions, scope, receive, kind="websocket", task=asyncio.current_task(), on_end=self._end)
         scope["coatcheck.adopt"] = self.adopt
 
     # ---- the application's side
@@ -116,11 +114,11 @@ class Socket:
         """Give the client's next message, or a disconnect once the WebSocket was closed from this side."""
         if self._accepted and not self._closed and self._live.reason is None:
             self._live.watch(self._session.record)
-        message = await self._live.next(self._receive)
+        message = await self._live.next()
         if message is not None and message["type"] == "websocket.receive":
             if self._too_long(message):
                 self._live.end(_TooLong("message too long"))
-                message = await self._live.next(self._receive)
+                message = await self._live.next()
             elif self._session.record is not None:
                 self._sessions.active(self._session.record.id)
         if message is None:
@@ -138,6 +136,7 @@ class Socket:
             self._live.watch(session.record)
         except TooManyConnections:
             self._closed = True
+            self._sessions.counted.refused[TOO_MANY.cause] += 1
             await refuse_handshake(self._scope, self._send, TOO_MANY)
             self._live.end(Interruption("too many connections"))
             raise self._live.refuse_to_send() from None

@@ -9,12 +9,12 @@
 They work in HTTP and in WebSocket routes, alone, as parameters or in `dependencies=[…]` of routes, routers and apps.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
 from coatcheck.cookies import CookiePolicy
-from coatcheck.errors import MissingDependency, UsageError
+from coatcheck.errors import MissingDependency
+from coatcheck.integrations._login_demand import POLICY_VIOLATION, LoginDemand, must_close
 from coatcheck.session import Session, session_of
 
 try:
@@ -26,11 +26,10 @@ try:
 except ImportError as _error:
     raise MissingDependency("fastapi", "fastapi", "coatcheck.integrations.fastapi") from _error
 
-__all__ = ["CurrentSession", "CurrentUser", "RequireLogin", "describe_sessions", "require_login"]
+__all__ = ["CurrentSession", "CurrentUser", "RequireLogin", "describe_sessions", "require_fresh", "require_login"]
 
 _SCHEME = "session"
 _BEARER = "bearer"
-_POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 _CHALLENGE: Mapping[str, Any] = {
     "description": "Nobody is logged in, or not recently enough",
     "headers": {
@@ -53,10 +52,10 @@ _ACCESS_TOKEN: Mapping[str, Any] = {
 class RequireLogin(SecurityBase):
     """What `require_login` gives: a dependency whose value is the session of a user. OpenAPI shows it as a cookie."""
 
-    def __init__(self, fresh_within: float | None = None) -> None:
-        if fresh_within is not None and not fresh_within > 0:
-            raise UsageError(f"fresh_within={fresh_within!r} must be a positive number of seconds, or None")
+    def __init__(self, fresh_within: float | None = None, *, from_store: bool = False) -> None:
+        self._demand = LoginDemand(fresh_within)
         self.fresh_within: float | None = fresh_within
+        self.from_store: bool = from_store
         self.scheme_name: str = _SCHEME
         self.model: SecurityScheme = APIKey.model_validate(
             {
@@ -69,16 +68,12 @@ class RequireLogin(SecurityBase):
     async def __call__(self, connection: HTTPConnection) -> Session:
         """Give the session; raise HTTPException(401), which also refuses a WebSocket before it is accepted."""
         session = session_of(connection)
-        if not session.is_authenticated:
-            raise _refusal(connection, "Unauthorized", "Bearer")
-        if self.fresh_within is not None and not session.is_fresh(self.fresh_within):
-            challenge = (
-                'Bearer error="insufficient_user_authentication", '
-                'error_description="A more recent login is required", '
-                f'max_age="{math.floor(self.fresh_within)}"'
-            )
-            raise _refusal(connection, "A more recent login is required", challenge)
-        return session
+        refusal = await self._demand.unmet_in_store(session) if self.from_store else self._demand.unmet_by(session)
+        if refusal is None:
+            return session
+        if must_close(connection.scope):
+            raise WebSocketException(POLICY_VIOLATION, refusal.detail)
+        raise HTTPException(401, refusal.detail, headers={"WWW-Authenticate": refusal.challenge})
 
 
 def require_login(*, fresh_within: float | None = None) -> RequireLogin:
@@ -93,11 +88,14 @@ def require_login(*, fresh_within: float | None = None) -> RequireLogin:
     return RequireLogin(fresh_within)
 
 
-def _refusal(connection: HTTPConnection, detail: str, challenge: str) -> Exception:
-    scope = connection.scope
-    if scope["type"] == "websocket" and "websocket.http.response" not in (scope.get("extensions") or {}):
-        return WebSocketException(_POLICY_VIOLATION, detail)
-    return HTTPException(401, detail, headers={"WWW-Authenticate": challenge})
+def require_fresh(*, fresh_within: float | None = None) -> RequireLogin:
+    """Demand a logged-in user as the store has it at this moment, past every copy: for the route that must ask.
+
+    `require_login` believes this node's copy, which on another node's logout may be as old as `max_staleness` while the
+    feed fails. This costs one read of the store for each request, and is 503 where it cannot be asked. Pending changes
+    of a session are dropped by it: use it as a dependency, before the handler.
+    """
+    return RequireLogin(fresh_within, from_store=True)
 
 
 async def _session(connection: HTTPConnection) -> Session:

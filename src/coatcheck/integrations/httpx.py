@@ -138,6 +138,29 @@ class TokenAuth(_Auth):
         """Go on with the tokens of a new login."""
         self._pair.use(tokens)
 
+    # ---- for clients that are not httpx's
+
+    async def access_token(self, *, instead_of: str | None = None) -> str:
+        """Give an access token that works as far as is known, renewed first if need be; in tasks, for other kinds of clients.
+
+        `instead_of` is one that a server has refused. Raises SessionOver and RefreshFailed.
+        """
+        pair = self._pair
+        pair.check()
+        if instead_of is not None:
+            await self._renew_async(instead_of, None)
+        elif pair.needs_renewal():
+            try:
+                await self._renew_async(pair.tokens.access_token, None)
+            except RefreshFailed:
+                if not pair.works():
+                    raise
+        return self._in_use()
+
+    def doubt(self, access_token: str) -> None:
+        """Renew before the next request, unless that has happened already: a server has refused this access token."""
+        self._pair.doubt(access_token)
+
     # ---- what httpx calls
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
@@ -186,9 +209,7 @@ class TokenAuth(_Auth):
             except RefreshFailed:
                 if not pair.works():
                     raise
-        used = pair.tokens.access_token
-        if used is None:
-            raise RefreshFailed("a new login was given without an access token meanwhile: try again")
+        used = self._in_use()
         request.headers["Authorization"] = f"Bearer {used}"
         response = yield request
         if not self._refused(response):
@@ -199,6 +220,12 @@ class TokenAuth(_Auth):
         yield _Renew(used)
         request.headers["Authorization"] = f"Bearer {pair.tokens.access_token}"
         yield request
+
+    def _in_use(self) -> str:
+        used = self._pair.tokens.access_token
+        if used is None:
+            raise RefreshFailed("a new login was given without an access token meanwhile: try again")
+        return used
 
     def _refused(self, response: Any) -> bool:
         if response.status_code != 401 or _origin(response.request.url) not in self._origins:
@@ -336,7 +363,9 @@ def _answer(response: "httpx.Response") -> Answer:
 
 
 def _library(request: object) -> ModuleType:
-    return next(library for library in _LIBRARIES if isinstance(request, cast("type", library.Request)))
+    """Of which library a request is; the first that there is for one that is of neither."""
+    kinds = (library for library in _LIBRARIES if isinstance(request, cast("type", library.Request)))
+    return next(kinds, _LIBRARIES[0])
 
 
 def _origin(url: "httpx.URL") -> bytes:

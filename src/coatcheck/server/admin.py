@@ -43,8 +43,8 @@ class Admin:
             await asyncio.sleep(0.05)
 
     async def healthy(self) -> int:
-        """How many workers Envoy finds healthy."""
-        return sum((await self._gauges(r"^cluster\.workers\.membership_healthy$")).values())
+        """How many workers Envoy finds healthy, over HTTP and over gRPC."""
+        return min((await self._gauges(r"^cluster\.(workers|grpc)\.membership_healthy$")).values(), default=0)
 
     async def drain(self, within: float, tell: Callable[[], None]) -> int:
         """Take no new connections, and return when the requests under way have ended, or `within` seconds later.

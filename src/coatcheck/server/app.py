@@ -1,7 +1,7 @@
 """The composition root: settings and a worker's context in, one ASGI application out.
 
 From outside to inside: the facts about the connection, the envelope, the session by the cookie of the request's scheme,
-then `verify` or FastAPI. Leaves sockets and processes to `worker` and `supervisor`.
+then `verify`, GraphQL or FastAPI. Leaves sockets and processes to `worker` and `supervisor`.
 """
 
 import asyncio
@@ -16,17 +16,22 @@ from coatcheck.accounts import Accounts, PasswordHasher
 from coatcheck.errors import CoatcheckError, StoreUnavailable
 from coatcheck.manager import Sessions
 from coatcheck.server import openapi, problems
+from coatcheck.server.activity import Activity
 from coatcheck.server.attempts import open_attempts
 from coatcheck.server.certificates import ensure_data_dir
 from coatcheck.server.connection_facts import ConnectionFactsMiddleware
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.envelope import Envelope, HeadAsGet
+from coatcheck.server.events import EventsSocket, stream
+from coatcheck.server.graphql import PATH as GRAPHQL_PATH
+from coatcheck.server.graphql import GraphQLApplication
 from coatcheck.server.logs import configure_logging
 from coatcheck.server.metrics import Publisher
 from coatcheck.server.rest import ROUTERS
-from coatcheck.server.rest.revocations import RevocationFeed, feed_of
+from coatcheck.server.rest.revocations import feed_of
 from coatcheck.server.rest.verify import PATH, Verify
 from coatcheck.server.rest.verify_elsewhere import VerifyElsewhere
+from coatcheck.server.revocation_feed import RevocationFeed
 from coatcheck.server.schemes import SchemeSessions
 from coatcheck.server.services import Services
 from coatcheck.server.settings import Settings
@@ -34,7 +39,7 @@ from coatcheck.server.signing import keep_maintained, open_access_tokens
 from coatcheck.server.ui import page_routes
 from coatcheck.tokens import RefreshTokens
 
-__all__ = ["Application", "compose", "create_app", "rest_app"]
+__all__ = ["Application", "compose", "create_app", "open_sessions", "rest_app"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -55,7 +60,7 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
     configure_logging(settings.log_format)
     ensure_data_dir(settings.data_dir)
     accounts = Accounts(settings.accounts_url(), hasher=PasswordHasher())
-    sessions, access = Sessions(settings.store_url()), open_access_tokens(settings)
+    sessions, access = open_sessions(settings), open_access_tokens(settings)
     return compose(
         Services(
             settings=settings,
@@ -65,26 +70,53 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
             attempts=open_attempts(settings, accounts),
             access=access,
             refresh=RefreshTokens(sessions, access),
+            activity=Activity(accounts, sessions),
         )
+    )
+
+
+def open_sessions(settings: Settings) -> Sessions:
+    """Give the sessions that the settings ask for, not started yet."""
+    limits = settings.limits
+    return Sessions(
+        settings.store_url(),
+        idle_timeout=settings.session_idle_timeout,
+        lifetime=settings.session_lifetime,
+        touch_interval=min(60.0, settings.session_idle_timeout),
+        max_per_user=settings.sessions_per_user,
+        max_connections_per_session=limits.connections_per_session,
+        max_connections_per_user=limits.connections_per_user,
+        slow_client_timeout=limits.slow_client_timeout,
     )
 
 
 def compose(services: Services) -> Application:
     """Put the application together from parts that may be a test's own. Its lifespan starts and closes them."""
     settings, worker = services.settings, services.worker
-    worker.on_leave.append(services.sessions.connections.leave)
+    worker.on_leave += [services.activity.leave, services.sessions.connections.leave]
     origins = settings.effective_public_origins()
     api = rest_app(services)
     verify = Verify(public_origins=origins)
+    graphql = GraphQLApplication(services)
+    events_socket = EventsSocket(services)
 
     def routes(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["path"] == PATH and scope["type"] == "http":
             return verify(scope, receive, send)
+        if scope["path"] == GRAPHQL_PATH:
+            return graphql(scope, receive, send)
+        if scope["path"] == stream.PATH and scope["type"] == "websocket":
+            return events_socket(scope, receive, send)
         return api(scope, receive, send)
 
     sessions = SchemeSessions(HeadAsGet(routes), services.sessions, public_origins=origins, tokens=services.access)
     publisher = Publisher(worker.figures, services.sessions)
     revocations = feed_of(services, api.state)
+    if worker.edge:
+        # Only the edge leads to it, and only where it is served is it worth its import.
+        from coatcheck.server.rpc import RpcServer
+
+        worker.rpc = RpcServer(services, revocations)
     envelope = Envelope(
         VerifyElsewhere(sessions, services),
         worker=worker.worker_id,
@@ -116,8 +148,8 @@ def rest_app(services: Services) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     api.state.services = services
-    problems.install(api)
-    for router in ROUTERS:
+    problems.install(api, ROUTERS)
+    for router in (*ROUTERS, stream.router):
         api.include_router(router)
     openapi.install(api, docs=services.settings.is_loopback())
     api.router.routes.extend(page_routes())
@@ -141,7 +173,7 @@ async def _lifespan(
         await services.accounts.close()
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         return
-    background = (publisher.run(), keep_maintained(services.access.keys), revocations.run())
+    background = (publisher.run(), keep_maintained(services.access.keys), revocations.run(), services.activity.run())
     tasks = [asyncio.create_task(work) for work in background]
     await send({"type": "lifespan.startup.complete"})
     await receive()
@@ -149,5 +181,6 @@ async def _lifespan(
         task.cancel()
     publisher.publish()
     await services.sessions.close()
+    await services.activity.close()
     await services.accounts.close()
     await send({"type": "lifespan.shutdown.complete"})

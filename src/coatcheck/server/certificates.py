@@ -1,7 +1,7 @@
-"""The server's own certificate authority and certificate, for localhost only; and a check of those the operator brings.
+"""The server's own certificate authority and certificates, for this machine only; and a check of those the operator brings.
 
-Promises: keys readable by their owner alone, files replaced whole or not at all, and a certificate renewed a month
-before it runs out. The authority is constrained to localhost and loopback addresses (RFC 5280, section 4.2.1.10), so
+Promises: keys readable by their owner alone, files replaced whole or not at all, and certificates renewed a month
+before they run out. The authority is constrained to localhost and loopback addresses (RFC 5280, section 4.2.1.10), so
 trusting it gives nobody power over any other name. Leaves serving to `edge`.
 """
 
@@ -25,7 +25,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from coatcheck.server.errors import CertificateError, StartError
 
 __all__ = [
+    "ADDRESSES",
+    "LOCALHOST",
     "CertificateFiles",
+    "Subject",
     "check_certificate",
     "ensure_data_dir",
     "local_certificate",
@@ -41,6 +44,28 @@ _SKEW = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
+class Subject:
+    """What a certificate of our own is for, and the name of its files."""
+
+    stem: str
+    common_name: str
+    names: tuple[x509.GeneralName, ...]
+
+
+# Two, because BoringSSL, and so gRPC, knows no constraints on addresses: it refuses whatever has both an address of its own
+# and an authority that is constrained to some. Constraints on kinds of names that a certificate does not have are passed over.
+LOCALHOST = Subject("localhost", "localhost", (x509.DNSName("localhost"),))
+"""For clients that ask for localhost by name."""
+ADDRESSES = Subject(
+    "address",
+    # With spaces: verifiers and Envoy take a common name that could be a host's for one where there is no DNS name.
+    "Coatcheck on loopback",
+    (x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.IPAddress(ipaddress.ip_address("::1"))),
+)
+"""For clients that ask for an address, which they cannot say in SNI (RFC 6066, section 3)."""
+
+
+@dataclass(frozen=True, slots=True)
 class CertificateFiles:
     """Which files the edge serves TLS with; `authority` is None where the operator brought the certificate."""
 
@@ -48,6 +73,14 @@ class CertificateFiles:
     key: Path
     authority: Path | None
     expires_at: datetime
+    """When the first of them runs out."""
+    for_addresses: tuple[Path, Path] | None = None
+    """Certificate and key for clients that name no host; None where one certificate serves all."""
+
+    def pairs(self) -> tuple[tuple[Path, Path], ...]:
+        """Each certificate with its key, the one for clients that name a host first."""
+        named = (self.certificate, self.key)
+        return (named,) if self.for_addresses is None else (named, self.for_addresses)
 
 
 def ensure_data_dir(path: Path) -> None:
@@ -67,7 +100,7 @@ def ensure_data_dir(path: Path) -> None:
 
 
 def local_certificate(data_dir: Path, now: datetime | None = None) -> CertificateFiles:
-    """The files of this server's own certificate, made or renewed if need be.
+    """The files of this server's own certificates, made or renewed if need be.
 
     Raises CertificateError when the authority's files are there but of no use: a new one would silently lose the
     trust that browsers were given.
@@ -75,8 +108,7 @@ def local_certificate(data_dir: Path, now: datetime | None = None) -> Certificat
     now = now or datetime.now(UTC)
     folder = data_dir / "tls"
     folder.mkdir(mode=0o700, exist_ok=True)
-    files = [folder / name for name in ("ca.pem", "ca.key", "localhost.pem", "localhost.key")]
-    ca_file, ca_key_file, file, key_file = files
+    ca_file, ca_key_file = folder / "ca.pem", folder / "ca.key"
     with _alone(folder):
         if ca_file.exists() or ca_key_file.exists():
             authority, authority_key = _read_authority(ca_file, ca_key_file, now)
@@ -84,13 +116,22 @@ def local_certificate(data_dir: Path, now: datetime | None = None) -> Certificat
             authority, authority_key = new_authority(now)
             _write(ca_key_file, _key_bytes(authority_key))
             _write(ca_file, authority.public_bytes(serialization.Encoding.PEM), 0o644)
-        leaf = _usable(file, key_file, authority, now)
-        if leaf is None:
-            leaf, key = new_certificate(authority, authority_key, now)
-            # Both are replaced before anyone is told to read them again.
-            _write(key_file, _key_bytes(key))
-            _write(file, leaf.public_bytes(serialization.Encoding.PEM), 0o644)
-    return CertificateFiles(file, key_file, ca_file, leaf.not_valid_after_utc)
+        leaves: list[x509.Certificate] = []
+        pairs: list[tuple[Path, Path]] = []
+        for subject in (LOCALHOST, ADDRESSES):
+            file, key_file = folder / f"{subject.stem}.pem", folder / f"{subject.stem}.key"
+            leaf = _usable(file, key_file, subject, authority, now)
+            if leaf is None:
+                leaf, key = new_certificate(authority, authority_key, now, subject)
+                # Both are replaced before anyone is told to read them again.
+                _write(key_file, _key_bytes(key))
+                _write(file, leaf.public_bytes(serialization.Encoding.PEM), 0o644)
+            leaves.append(leaf)
+            pairs.append((file, key_file))
+    (certificate, private), for_addresses = pairs
+    return CertificateFiles(
+        certificate, private, ca_file, min(leaf.not_valid_after_utc for leaf in leaves), for_addresses
+    )
 
 
 def check_certificate(certificate: Path, key: Path) -> CertificateFiles:
@@ -129,22 +170,20 @@ def new_authority(now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePriv
 
 
 def new_certificate(
-    authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey, now: datetime
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+    now: datetime,
+    subject: Subject = LOCALHOST,
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """A certificate for localhost, 127.0.0.1 and ::1, and its key."""
+    """A certificate for `subject`, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    names: list[x509.GeneralName] = [
-        x509.DNSName("localhost"),
-        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        x509.IPAddress(ipaddress.ip_address("::1")),
-    ]
     issuer_key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     builder = (
-        _builder(_name("localhost"), authority.subject, now, _CERTIFICATE_LIFETIME, key.public_key())
+        _builder(_name(subject.common_name), authority.subject, now, _CERTIFICATE_LIFETIME, key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.SubjectAlternativeName(subject.names), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(issuer_key_id, critical=False)
     )
@@ -196,15 +235,19 @@ def _read_authority(file: Path, key_file: Path, now: datetime) -> tuple[x509.Cer
     return certificate, key
 
 
-def _usable(file: Path, key_file: Path, authority: x509.Certificate, now: datetime) -> x509.Certificate | None:
+def _usable(
+    file: Path, key_file: Path, subject: Subject, authority: x509.Certificate, now: datetime
+) -> x509.Certificate | None:
     try:
         leaf = _load_chain(file)[0]
         leaf.verify_directly_issued_by(authority)
         same = _load_key(key_file).public_key() == leaf.public_key()
-    except (CertificateError, InvalidSignature, ValueError, TypeError):
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (CertificateError, InvalidSignature, x509.ExtensionNotFound, ValueError, TypeError):
         return None
     current = leaf.not_valid_before_utc <= now and now + _RENEW_BEFORE < leaf.not_valid_after_utc
-    return leaf if same and current else None
+    # Earlier servers made one certificate for localhost and the addresses.
+    return leaf if same and current and set(names) == set(subject.names) else None
 
 
 def _load_chain(file: Path) -> list[x509.Certificate]:

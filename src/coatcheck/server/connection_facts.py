@@ -4,7 +4,7 @@ Promises that nothing here can be said by a client: the edge removes every heade
 its own, and where there is no edge they are dropped, read only as far as trusted proxies wrote them. Counts requests per connection; leaves answering to `rest`.
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from time import monotonic
 from typing import Any, TypeAlias, cast
 
@@ -21,6 +21,7 @@ __all__ = [
     "ConnectionFactsMiddleware",
     "LocalConnection",
     "connection_of",
+    "facts_from_edge",
 ]
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -109,6 +110,38 @@ def connection_of(scope: Scope) -> ConnectionFacts:
     return cast("ConnectionFacts", scope[_KEY])
 
 
+def facts_from_edge(
+    headers: Iterable[tuple[bytes, bytes]], worker: WorkerContext
+) -> tuple[ConnectionFacts, list[tuple[bytes, bytes]]]:
+    """Read what the edge says of a request's connection; give the other headers too. Only for what came through the edge."""
+    said: dict[bytes, bytes] = {}
+    others: list[tuple[bytes, bytes]] = []
+    for header in headers:
+        if header[0] in _TRUSTED:
+            said[header[0]] = header[1]
+        else:
+            others.append(header)
+    get = said.get
+    host, port = _address(get(_CLIENT, b""))
+    connection_id = get(_CONNECTION, b"").decode("latin-1")
+    age = get(_AGE, b"")
+    facts = ConnectionFacts(
+        protocol=get(_PROTOCOL, b"HTTP/1.1").decode("latin-1"),
+        connection_id=connection_id,
+        scheme="https" if get(_PROTO) == b"https" else "http",
+        tls_version=_text(get(_TLS_VERSION)),
+        tls_cipher=_text(get(_TLS_CIPHER)),
+        server_name=_text(get(_SERVER_NAME)),
+        age_ms=int(age) if age.isdigit() else None,
+        client_host=host,
+        client_port=port,
+        worker_id=worker.worker_id,
+        table=worker.connections,
+        key=ConnectionTable.key(connection_id),
+    )
+    return facts, others
+
+
 class ConnectionFactsMiddleware:
     """Plain ASGI, outermost: reads and removes TRUSTED_HEADERS, and sets `client` and `scheme` to the truth."""
 
@@ -129,35 +162,10 @@ class ConnectionFactsMiddleware:
         return self._app(scope, receive, send)
 
     def _through_edge(self, scope: Scope) -> ConnectionFacts:
-        said: dict[bytes, bytes] = {}
-        others: list[tuple[bytes, bytes]] = []
-        for header in scope["headers"]:
-            if header[0] in _TRUSTED:
-                said[header[0]] = header[1]
-            else:
-                others.append(header)
-        scope["headers"] = others
-        get = said.get
-        host, port = _address(get(_CLIENT, b""))
-        scheme = "https" if get(_PROTO) == b"https" else "http"
-        scope["client"] = (host, port)
-        scope["scheme"] = scheme if scope["type"] == "http" else scheme.replace("http", "ws")
-        connection_id = get(_CONNECTION, b"").decode("latin-1")
-        age = get(_AGE, b"")
-        return ConnectionFacts(
-            protocol=get(_PROTOCOL, b"HTTP/1.1").decode("latin-1"),
-            connection_id=connection_id,
-            scheme=scheme,
-            tls_version=_text(get(_TLS_VERSION)),
-            tls_cipher=_text(get(_TLS_CIPHER)),
-            server_name=_text(get(_SERVER_NAME)),
-            age_ms=int(age) if age.isdigit() else None,
-            client_host=host,
-            client_port=port,
-            worker_id=self._worker.worker_id,
-            table=self._table,
-            key=ConnectionTable.key(connection_id),
-        )
+        facts, scope["headers"] = facts_from_edge(scope["headers"], self._worker)
+        scope["client"] = (facts.client_host, facts.client_port)
+        scope["scheme"] = facts.scheme if scope["type"] == "http" else facts.scheme.replace("http", "ws")
+        return facts
 
     def _direct(self, scope: Scope) -> ConnectionFacts:
         said = forwarded(scope["headers"], self._worker.trusted_proxies)

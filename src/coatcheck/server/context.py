@@ -3,18 +3,35 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from coatcheck.server.connection_table import ConnectionTable
 from coatcheck.server.edge_feed import EdgeStatistics, read_statistics
 from coatcheck.server.figures import FigureTable
 from coatcheck.server.metrics import COLUMNS
 
-__all__ = ["APPLICATION", "EDGE_STATISTICS_FILE", "WorkerContext"]
+__all__ = ["APPLICATION", "EDGE_STATISTICS_FILE", "RpcServing", "WorkerContext"]
 
 APPLICATION = "coatcheck.server.app:create_app"
 """What a worker serves unless told otherwise: called with the settings and the worker's context."""
 EDGE_STATISTICS_FILE = "edge-statistics.json"
 """In the runtime directory; written by the supervisor."""
+
+
+class RpcServing(Protocol):
+    """What serves gRPC beside the application (`coatcheck.server.rpc.RpcServer`)."""
+
+    async def start(self, address: str) -> int:
+        """Serve on an address of grpc's, as `unix:/…`."""
+        ...
+
+    def leave(self) -> None:
+        """End every stream, and each that is opened from now on: come back elsewhere."""
+        ...
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls; those under way have so many seconds."""
+        ...
 
 
 @dataclass(slots=True)
@@ -44,6 +61,9 @@ class WorkerContext:
     """What is to be called, on the worker's loop, when live connections must be told that this worker leaves: before
     requests under way are waited for. Whoever keeps connections open that have no end of their own adds itself here.
     May be called more than once."""
+
+    rpc: RpcServing | None = None
+    """Put here by an application that has a gRPC API; the worker starts and stops it."""
 
     def leave(self) -> None:
         """Tell live connections to go elsewhere."""

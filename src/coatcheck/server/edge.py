@@ -15,11 +15,14 @@ from coatcheck.server.edge_replies import local_replies
 from coatcheck.server.edge_routes import Hosts, host_names, plain_hosts, redirect_hosts, tls_hosts
 from coatcheck.server.settings import Limits
 
-__all__ = ["EDGE_SECRET", "Edge", "edge_config", "secret_config"]
+__all__ = ["ADDRESS_SECRET", "EDGE_SECRET", "Edge", "edge_config", "secret_config"]
 
 Json: TypeAlias = dict[str, Any]
 
 EDGE_SECRET = "leaf"
+"""Served to clients that name the host they want."""
+ADDRESS_SECRET = "address"
+"""Served to clients that name none, or one that is not in the other's certificate."""
 _TYPE = "type.googleapis.com/envoy."
 _LOOPBACK_RANGES = (("127.0.0.0", 8), ("::1", 128))
 _RUNTIME: Json = {
@@ -46,6 +49,8 @@ class Edge:
     admin_socket: str
     secret_file: str
     """A file with `secret_config`; replacing it atomically makes Envoy take up the new certificate."""
+    address_secret_file: str
+    """Another, with the certificate for clients that name no host. It may be the same certificate."""
     public_origins: tuple[str, ...] = ()
     grpc_sockets: tuple[str, ...] = ()
     """One for each of `worker_sockets`, in the same order; none: no gRPC."""
@@ -93,13 +98,13 @@ def edge_config(edge: Edge) -> Json:
     }
 
 
-def secret_config(certificate: str, key: str) -> Json:
-    """The file that names certificate and key, read again by Envoy whenever it is replaced."""
+def secret_config(name: str, certificate: str, key: str) -> Json:
+    """The file that names certificate and key, read again by Envoy whenever it is replaced. Envoy takes one to a file."""
     return {
         "resources": [
             {
                 "@type": _TYPE + "extensions.transport_sockets.tls.v3.Secret",
-                "name": EDGE_SECRET,
+                "name": name,
                 "tls_certificate": {
                     "certificate_chain": {"filename": certificate},
                     "private_key": {"filename": key},
@@ -194,18 +199,18 @@ def _tcp_listener(edge: Edge, address: str, port: int, name: str) -> Json:
 
 
 def _tls_context(edge: Edge, protocols: list[str]) -> Json:
+    # Envoy takes the certificate that has the name in SNI, and the first of all where there is none.
+    secrets = ((ADDRESS_SECRET, edge.address_secret_file), (EDGE_SECRET, edge.secret_file))
     return {
         "common_tls_context": {
             "alpn_protocols": protocols,
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
             "tls_certificate_sds_secret_configs": [
                 {
-                    "name": EDGE_SECRET,
-                    "sds_config": {
-                        "path_config_source": {"path": edge.secret_file},
-                        "resource_api_version": "V3",
-                    },
+                    "name": name,
+                    "sds_config": {"path_config_source": {"path": path}, "resource_api_version": "V3"},
                 }
+                for name, path in secrets
             ],
         }
     }

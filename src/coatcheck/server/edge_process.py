@@ -37,6 +37,7 @@ class EdgeProcess:
         settings: Settings,
         directory: Path,
         worker_sockets: Sequence[Path],
+        grpc_sockets: Sequence[Path],
         statistics: Path,
         *,
         patience: float,
@@ -46,10 +47,11 @@ class EdgeProcess:
         self._settings = settings
         self._directory = directory
         self._worker_sockets = tuple(str(socket) for socket in worker_sockets)
+        self._grpc_sockets = tuple(str(socket) for socket in grpc_sockets)
         self._statistics = statistics
         self._log = log
         self._admin = Admin(directory / "admin.sock")
-        self._served = ServedCertificate(settings, directory, directory / "secret.json", log)
+        self._served = ServedCertificate(settings, directory, log)
         self._child = Child(
             "the edge (Envoy)",
             self._argv,
@@ -144,8 +146,10 @@ class EdgeProcess:
             http_port=settings.http_port,
             https_port=settings.https_port,
             worker_sockets=self._worker_sockets,
+            grpc_sockets=self._grpc_sockets,
             admin_socket=str(self._directory / "admin.sock"),
-            secret_file=str(self._directory / "secret.json"),
+            secret_file=str(self._served.secret_file),
+            address_secret_file=str(self._served.address_secret_file),
             public_origins=settings.public_origins,
             limits=settings.limits,
             trusted_proxies=settings.trusted_proxies,

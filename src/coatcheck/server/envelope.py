@@ -4,6 +4,7 @@ Also the last net: an application that fails without an answer gets a problem do
 without the values of variables. Leaves what is answered to everything within.
 """
 
+import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -51,9 +52,13 @@ class Envelope:
         self._worker = worker
         self._max_body = max_body
         own = ((b"x-coatcheck-worker", str(worker).encode("ascii")),) if show_worker else ()
+        self._own = own
         self._headers = (*_SECURITY, *own)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, self._naming_worker(send))
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -89,12 +94,27 @@ class Envelope:
                 }
                 _log.log(level, "request", extra=seen)
 
+    def _naming_worker(self, send: Send) -> Send:
+        """A WebSocket's handshake says which worker it came to, as answers do."""
+        if not self._own:
+            return send
+
+        def named(message: Message) -> Awaitable[None]:
+            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+                message["headers"] = [*(message.get("headers") or ()), *self._own]
+            return send(message)
+
+        return named
+
     def _too_large(self) -> Any:
         return problem_response(413, _too_large(self._max_body))
 
 
 class HeadAsGet:
-    """Answers HEAD as GET without the body (RFC 9110, section 9.3.2), which FastAPI's routes do not do by themselves."""
+    """Answers HEAD as GET without the body (RFC 9110, section 9.3.2), which FastAPI's routes do not do by themselves.
+
+    A body that comes in pieces is not waited for: it may have no end.
+    """
 
     def __init__(self, app: Application) -> None:
         self._app = app
@@ -103,12 +123,23 @@ class HeadAsGet:
         if scope["type"] != "http" or scope["method"] != "HEAD":
             return self._app(scope, receive, send)
 
-        def without_body(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.body":
-                message = {**message, "body": b""}
-            return send(message)
+        return self._without_body(scope, receive, send)
 
-        return self._app({**scope, "method": "GET"}, receive, without_body)
+    async def _without_body(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def headers_only(message: Message) -> None:
+            if message["type"] != "http.response.body":
+                await send(message)
+                return
+            await send({"type": "http.response.body", "body": b""})
+            if message.get("more_body", False):
+                raise _Answered
+
+        with contextlib.suppress(_Answered):
+            await self._app({**scope, "method": "GET"}, receive, headers_only)
+
+
+class _Answered(Exception):
+    """Raised into an application that would go on with a body which nobody wants."""
 
 
 class _Answer:

@@ -18,7 +18,7 @@ def greeting(settings: Settings, certificate: CertificateFiles | None, metrics: 
     name = f"[{name}]" if ":" in name else name
     tls, plain = f"https://{name}:{settings.https_port}", f"http://{name}:{settings.http_port}"
     if certificate is None:
-        lines.append(f"  {plain}  HTTP/1.1 only: without the edge there is no TLS")
+        lines.append(f"  {plain}  HTTP/1.1 only: without the edge there is no TLS, and no gRPC")
     else:
         lines.append(f"  {tls}  HTTP/1.0, 1.1, 2 and 3")
         lines.append(f"  {plain}  HTTP/1.0, 1.1 and 2{'' if local else '; for others than this machine, on to TLS'}")

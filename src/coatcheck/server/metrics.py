@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from coatcheck.manager import Sessions
 from coatcheck.server.figures import FigureTable
+from coatcheck.stores.observed import STEPS
 
 __all__ = ["COLUMNS", "EDGE_STATISTICS", "Publisher", "exposition", "serve_metrics"]
 
@@ -26,7 +27,11 @@ class _Figure(NamedTuple):
     help: str
 
 
-_REASONS = ("logout", "password changed", "idle", "expired", "too many sessions", "ended", "other")
+_REASONS = ("logout", "password changed", "idle", "expired", "too many sessions", "ended by user", "revoked",
+            "refresh token reused", "ended", "other")  # fmt: skip
+_CAUSES = ("cross-site", "invalid token", "invalid request", "session ended", "store unavailable", "too many connections",
+           "other")  # fmt: skip
+_KINDS = ("websocket", "sse", "stream", "grpc", "other")
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
 _FIGURES: tuple[_Figure, ...] = (
@@ -51,7 +56,33 @@ _FIGURES: tuple[_Figure, ...] = (
     _Figure("lease", "coatcheck_lease_seconds", "", "gauge", "min",
             "For how long the worker with the least of it may still believe its copies; 0 and below: not at all."),
     _Figure("feed_failing", "coatcheck_feed_failing", "", "gauge", "max", "1 while a worker cannot read the change feed."),
-    _Figure("live", "coatcheck_live_connections", "", "gauge", "sum", "Open WebSockets and streams of sessions."),
+    _Figure("feed_lag", "coatcheck_feed_lag_seconds", "", "gauge", "max",
+            "How long ago, for the worker that is furthest behind, the change feed was known to be complete."),
+    *(
+        _Figure(f"refused_{each}", "coatcheck_refused_total", f'cause="{each}"', "counter", "sum",
+                "Requests and handshakes that went no further, by cause.")
+        for each in _CAUSES
+    ),
+    *(
+        _Figure(f"live_{each}", "coatcheck_live_connections", f'kind="{each}"', "gauge", "sum",
+                "Open WebSockets and streams of sessions, by kind.")
+        for each in _KINDS
+    ),
+    *(
+        _Figure(f"store_calls_{step}", "coatcheck_store_calls_total", f'step="{step}"', "counter", "sum",
+                "Steps asked of the session store.")
+        for step in STEPS
+    ),
+    *(
+        _Figure(f"store_seconds_{step}", "coatcheck_store_seconds_total", f'step="{step}"', "counter", "sum",
+                "Time that they took, all together.")
+        for step in STEPS
+    ),
+    *(
+        _Figure(f"store_failures_{step}", "coatcheck_store_failures_total", f'step="{step}"', "counter", "sum",
+                "Steps of which the store could not be asked.")
+        for step in STEPS
+    ),
 )  # fmt: skip
 
 COLUMNS: tuple[str, ...] = tuple(figure.column for figure in _FIGURES)
@@ -84,6 +115,13 @@ class Publisher:
         values |= dict.fromkeys((f"ended_{each}" for each in _REASONS), 0)
         for reason, count in counted.ended.items():
             values[f"ended_{reason if reason in _REASONS else 'other'}"] += count
+        values |= dict.fromkeys((f"refused_{each}" for each in _CAUSES), 0)
+        for cause, count in counted.refused.items():
+            values[f"refused_{cause if cause in _CAUSES else 'other'}"] += count
+        for step in STEPS:
+            values[f"store_calls_{step}"] = sessions.store.calls[step]
+            values[f"store_seconds_{step}"] = sessions.store.seconds[step]
+            values[f"store_failures_{step}"] = sessions.store.failures[step]
         values |= {
             "request_seconds": self._seconds,
             "logins": counted.logins,
@@ -98,7 +136,12 @@ class Publisher:
         self._table.set("feed_failing", float(sessions.feed_failing))
         self._table.set("cache_entries", len(sessions.cache))
         self._table.set("cache_bytes", sessions.cache.size)
-        self._table.set("live", len(sessions.connections))
+        self._table.set("feed_lag", max(0.0, sessions.max_staleness - lease) if math.isfinite(lease) else 0.0)
+        live = dict.fromkeys(_KINDS, 0)
+        for kind, count in sessions.connections.by_kind.items():
+            live[kind if kind in _KINDS else "other"] += count
+        for kind, count in live.items():
+            self._table.set(f"live_{kind}", count)
 
     async def run(self) -> None:
         """Publish every second, until cancelled."""

@@ -25,6 +25,7 @@ _STYLE = (
     "td:first-child{white-space:nowrap}p{margin:0 0 .25rem}"
 )
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
+_PROBLEM: Mapping[str, Any] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _POLICY = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -64,6 +65,11 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
             # FastAPI's own words for what no text in a path can cause here; what a body can cause says Problem.
             if "HTTPValidationError" in json.dumps(responses.get("422", {})):
                 del responses["422"]
+            # Whatever is asked for, the edge looks at the request first.
+            responses.setdefault("400", {"description": "The request is not as HTTP wants it", "content": _PROBLEM})
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path" and parameter["name"].endswith("_id"):
+                    parameter["schema"] |= {"pattern": "^[A-Za-z0-9_-]+$", "maxLength": 64}
             for status, response in responses.items():
                 if status >= "400" and "application/json" in response.get("content", {}):
                     response["content"] = {MEDIA_TYPE: response["content"]["application/json"]}

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from coatcheck.accounts import (
     AccountRefused,
@@ -30,18 +31,22 @@ from coatcheck.session import session_of
 
 __all__ = [
     "BAD_BEARER",
+    "FAILURE",
     "MEDIA_TYPE",
     "InvalidField",
     "Problem",
     "ProblemError",
     "documented",
     "install",
+    "problem_of",
     "problem_response",
 ]
 
 MEDIA_TYPE = "application/problem+json"
 BAD_BEARER = 'Bearer error="invalid_token"'
 """The challenge where an access token was sent that is not to be believed (RFC 6750, section 3.1)."""
+FAILURE = "The server failed to answer this request. What happened is in its log."
+"""All that a client is told of an error that nobody expected."""
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -113,19 +118,42 @@ def problem_response(
     return answer
 
 
-def install(app: FastAPI) -> None:
-    """Have every error of the application and of the framework answered as a problem."""
+def problem_of(error: BaseException, *, by_bearer: bool) -> ProblemError | None:
+    """Give what a client is told of an error that was raised on purpose; None for one that nobody expected.
+
+    `by_bearer`: an access token brought the request.
+    """
+    match error:
+        case ProblemError():
+            return error
+        case AccountRefused():
+            status = 409 if isinstance(error, UsernameTaken) else 422
+            invalid = InvalidField(field=_FIELDS.get(type(error), "body"), detail=str(error))
+            return ProblemError(status, str(error), errors=[invalid])
+        case SessionRefused():
+            challenge = {"www-authenticate": BAD_BEARER if by_bearer else "Bearer"}
+            return ProblemError(401, f"{str(error)[:1].upper()}{str(error)[1:]}.", headers=challenge)
+        case Throttled():
+            return ProblemError(429, str(error), headers={"retry-after": str(error.retry_after)})
+        case StoreUnavailable() | AccountsUnavailable() | HashQueueFull():
+            return ProblemError(503, _UNAVAILABLE[type(error)], headers={"retry-after": str(error.retry_after)})
+        case _:
+            return None
+
+
+def install(app: FastAPI, routers: Sequence[APIRouter] = ()) -> None:
+    """Have every error of the application and of the framework answered as a problem.
+
+    Of `routers` a 405 names every method that an address knows, where the framework names those of one route of it.
+    """
+    app.state.routes_of_routers = [
+        route for router in routers for route in router.routes if isinstance(route, Route) and route.methods
+    ]
     handlers: dict[type[Exception], Handler] = {
-        ProblemError: _problem,
         HTTPException: _http_exception,
         RequestValidationError: _validation,
-        AccountRefused: _account_refused,
-        SessionRefused: _session_refused,
-        StoreUnavailable: _unavailable,
-        AccountsUnavailable: _unavailable,
-        HashQueueFull: _unavailable,
-        Throttled: _throttled,
         Exception: _failure,
+        **dict.fromkeys(_RAISED, _problem),
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
@@ -141,9 +169,29 @@ def _title(status: int) -> str:
     return {413: "Content Too Large", 422: "Unprocessable Content"}.get(status) or HTTPStatus(status).phrase
 
 
-async def _problem(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)
-    return problem_response(error.status, error.detail, headers=error.headers, error=error.error, errors=error.errors)
+_RAISED: tuple[type[Exception], ...] = (
+    ProblemError,
+    AccountRefused,
+    SessionRefused,
+    StoreUnavailable,
+    AccountsUnavailable,
+    HashQueueFull,
+    Throttled,
+)
+"""What `problem_of` has words for."""
+_UNAVAILABLE: Mapping[type[Exception], str] = {
+    StoreUnavailable: "The sessions cannot be asked right now. Nothing is lost; try again.",
+    AccountsUnavailable: "The accounts cannot be asked right now. Nothing is lost; try again.",
+    HashQueueFull: "Too many passwords are being checked at the moment; try again in a second.",
+}
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    problem = problem_of(error, by_bearer=isinstance(error, SessionRefused) and session_of(request).by_bearer)
+    assert problem is not None
+    return problem_response(
+        problem.status, problem.detail, headers=problem.headers, error=problem.error, errors=problem.errors
+    )
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
@@ -151,7 +199,16 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     # What a route or dependency has to say is better than what the framework says.
     own = error.detail not in (HTTPStatus(error.status_code).phrase, _UNREADABLE)
     detail = error.detail if own else _DETAILS.get(error.status_code)
-    return problem_response(error.status_code, detail, headers=error.headers)
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if error.status_code == 405 and (methods := _methods_at(request)):
+        headers["allow"] = ", ".join(sorted(methods))  # RFC 9110, section 15.5.6
+    return problem_response(error.status_code, detail, headers=headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    routes = cast("Sequence[Route]", request.app.state.routes_of_routers)
+    path = request.scope["path"]
+    return {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
 
 
 _UNREADABLE = "There was an error parsing the body"
@@ -188,34 +245,5 @@ def _reason(item: Mapping[str, Any]) -> str:
     }.get(kind, str(item["msg"]))
 
 
-async def _account_refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, AccountRefused)
-    status = 409 if isinstance(error, UsernameTaken) else 422
-    return problem_response(
-        status, str(error), errors=[InvalidField(field=_FIELDS.get(type(error), "body"), detail=str(error))]
-    )
-
-
-async def _session_refused(request: Request, error: Exception) -> Response:
-    challenge = BAD_BEARER if session_of(request).by_bearer else "Bearer"
-    headers = {"www-authenticate": challenge}
-    return problem_response(401, f"{str(error)[:1].upper()}{str(error)[1:]}.", headers=headers)
-
-
-async def _unavailable(_: Request, error: Exception) -> Response:
-    assert isinstance(error, StoreUnavailable | AccountsUnavailable | HashQueueFull)
-    detail = {
-        StoreUnavailable: "The sessions cannot be asked right now. Nothing is lost; try again.",
-        AccountsUnavailable: "The accounts cannot be asked right now. Nothing is lost; try again.",
-        HashQueueFull: "Too many passwords are being checked at the moment; try again in a second.",
-    }[type(error)]
-    return problem_response(503, detail, headers={"retry-after": str(error.retry_after)})
-
-
-async def _throttled(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Throttled)
-    return problem_response(429, str(error), headers={"retry-after": str(error.retry_after)})
-
-
 async def _failure(_: Request, error: Exception) -> Response:
-    return problem_response(500, "The server failed to answer this request. What happened is in its log.")
+    return problem_response(500, FAILURE)

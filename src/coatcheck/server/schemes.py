@@ -15,7 +15,7 @@ from coatcheck.manager import Sessions
 from coatcheck.server.problems import BAD_BEARER, problem_response
 from coatcheck.session import Session
 
-__all__ = ["PLAIN_COOKIE", "SCHEME", "TLS_COOKIE", "SchemeSessions"]
+__all__ = ["OTHER_SCHEME", "PLAIN_COOKIE", "SCHEME", "TLS_COOKIE", "SchemeSessions", "is_of_scheme"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -24,6 +24,8 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SCHEME = "scheme"
 """The key in a session's `about` that says where it was made: `http` or `https`."""
+OTHER_SCHEME = "This access token was issued over the other scheme: log in over this one."
+"""What an access token gets that is used over the scheme over which it was not issued."""
 TLS_COOKIE = CookiePolicy()
 PLAIN_COOKIE = CookiePolicy(name="session", secure=False)
 
@@ -43,6 +45,12 @@ class SchemeSessions:
         return (self._tls if secure else self._plain)(scope, receive, send)
 
 
+def is_of_scheme(session: Session, scheme: str) -> bool:
+    """Tell whether a session, if it is one, was made over `http` or `https`, whichever it is."""
+    record = session.record
+    return record is None or record.about.get(SCHEME) == scheme
+
+
 def _confined(
     app: Application,
     sessions: Sessions,
@@ -53,8 +61,7 @@ def _confined(
 ) -> SessionMiddleware:
     def guard(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         session: Session = scope["session"]
-        record = session.record
-        if record is None or record.about.get(SCHEME) == scheme:
+        if is_of_scheme(session, scheme):
             return app(scope, receive, send)
         if session.by_bearer:
             return _refuse(scope, receive, send)
@@ -68,7 +75,7 @@ def _confined(
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    detail = "This access token was issued over the other scheme: log in over this one."
+    detail = OTHER_SCHEME
     if scope["type"] == "websocket" and "websocket.http.response" not in (scope.get("extensions") or {}):
         await receive()
         await send({"type": "websocket.close", "code": 1008, "reason": detail})

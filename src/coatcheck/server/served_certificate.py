@@ -12,7 +12,7 @@ from pathlib import Path
 
 from coatcheck.errors import CoatcheckError
 from coatcheck.server.certificates import CertificateFiles, check_certificate, local_certificate
-from coatcheck.server.edge import secret_config
+from coatcheck.server.edge import ADDRESS_SECRET, EDGE_SECRET, secret_config
 from coatcheck.server.errors import CertificateError
 from coatcheck.server.settings import Settings
 
@@ -27,14 +27,21 @@ _Seen = tuple[tuple[str, int, int], ...]
 
 
 class ServedCertificate:
-    """The operator's certificate and key, or our own. Raises CertificateError when there is none to begin with."""
+    """The operator's certificate and key, or our own two. Raises CertificateError when there is none to begin with.
 
-    def __init__(self, settings: Settings, directory: Path, secret_file: Path, log: Callable[[str], None]) -> None:
+    Always two secrets are written: an edge that runs goes on reading both when, on a reload, the operator's certificate
+    takes the place of ours. That one serves whoever comes, so both secrets name it.
+    """
+
+    def __init__(self, settings: Settings, directory: Path, log: Callable[[str], None]) -> None:
         self._settings = settings
         self._directory = directory
-        self._secret_file = secret_file
+        self.secret_file: Path = directory / "secret.json"
+        """The edge's, for clients that name a host."""
+        self.address_secret_file: Path = directory / "address-secret.json"
+        """The edge's, for clients that name none."""
         self._log = log
-        self._copies: list[tuple[Path, Path]] = []
+        self._copies: list[list[Path]] = []
         self._made = 0
         self._looks = 0
         self.files: CertificateFiles = _find(settings)
@@ -69,24 +76,34 @@ class ServedCertificate:
 
     def _serve(self, files: CertificateFiles) -> None:
         self._made += 1
-        copy = self._directory / f"certificate-{self._made}.pem", self._directory / f"key-{self._made}.pem"
-        for original, target in zip((files.certificate, files.key), copy, strict=True):
+        copies = [self._copy(pair, f"{self._made}-{number}") for number, pair in enumerate(files.pairs(), 1)]
+        secrets = (EDGE_SECRET, self.secret_file, copies[0]), (ADDRESS_SECRET, self.address_secret_file, copies[-1])
+        partials: list[tuple[Path, Path]] = []
+        for name, secret_file, (certificate, key) in secrets:
+            partial = secret_file.with_suffix(".partial")
+            partial.write_text(json.dumps(secret_config(name, str(certificate), str(key))))
+            partials.append((partial, secret_file))
+        # When all could be written. Moved into place, because that is what Envoy watches for.
+        for partial, secret_file in partials:
+            partial.replace(secret_file)
+        self._copies.append([path for copy in copies for path in copy])
+        # The last but one may still be being read.
+        for old in self._copies[:-2]:
+            for path in old:
+                path.unlink(missing_ok=True)
+        del self._copies[:-2]
+
+    def _copy(self, pair: tuple[Path, Path], number: str) -> tuple[Path, Path]:
+        copy = self._directory / f"certificate-{number}.pem", self._directory / f"key-{number}.pem"
+        for original, target in zip(pair, copy, strict=True):
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(original.read_bytes())
         try:
             check_certificate(*copy)  # the originals may have changed since they were
         except CertificateError:
-            raise CertificateError(f"{files.certificate} and {files.key} change too quickly to be read") from None
-        partial = self._secret_file.with_suffix(".partial")
-        partial.write_text(json.dumps(secret_config(str(copy[0]), str(copy[1]))))
-        partial.replace(self._secret_file)  # moved into place, because that is what Envoy watches for
-        self._copies.append(copy)
-        # The last but one may still be being read.
-        for old in self._copies[:-2]:
-            for path in old:
-                path.unlink(missing_ok=True)
-        del self._copies[:-2]
+            raise CertificateError(f"{pair[0]} and {pair[1]} change too quickly to be read") from None
+        return copy
 
 
 def _find(settings: Settings) -> CertificateFiles:
@@ -98,7 +115,7 @@ def _find(settings: Settings) -> CertificateFiles:
 def _seen(files: CertificateFiles) -> _Seen:
     """What changes when other files are named, or the same ones are replaced or rewritten."""
     found: list[tuple[str, int, int]] = []
-    for path in (files.certificate, files.key):
+    for path in (path for pair in files.pairs() for path in pair):
         try:
             status = path.stat()
             found.append((str(path), status.st_mtime_ns, status.st_ino))

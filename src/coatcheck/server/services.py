@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from coatcheck.accounts import Accounts
 from coatcheck.manager import Sessions
+from coatcheck.server.activity import Activity
 from coatcheck.server.attempts import Attempts
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.settings import Settings
@@ -27,6 +28,7 @@ class Services:
     attempts: Attempts
     access: AccessTokens
     refresh: RefreshTokens
+    activity: Activity
 
 
 async def _services(request: Request) -> Services:

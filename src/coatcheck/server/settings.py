@@ -78,6 +78,12 @@ class Limits(BaseModel):
     """Requests under way at once on one HTTP/2 or HTTP/3 connection."""
     connections: int = Field(default=20_000, ge=16)
     """Open connections over all listeners; further ones are refused."""
+    connections_per_session: int = Field(default=100, ge=1, le=1_000_000)
+    """Live connections (WebSockets, event streams, gRPC streams) of one session on one worker; beyond it the answer is 429."""
+    connections_per_user: int = Field(default=1000, ge=1, le=1_000_000)
+    """The same of all sessions of one user."""
+    slow_client_timeout: float = Field(default=30.0, gt=0)
+    """How long a live connection's client may leave unread what it is sent; beyond it a WebSocket is closed with 4408."""
     buffer_kb: int = Field(default=64, ge=16, le=16384)
     """How much of requests and responses under way is held for each connection, in KiB, before its other side must wait."""
     edge_heap_mb: int = Field(default=1024, ge=64)
@@ -139,6 +145,12 @@ class Settings(BaseSettings):
     audiences: Annotated[tuple[str, ...], NoDecode] = ()
     """URLs of other services for which a logged-in browser may ask for an access token, beside those of services that were
     added."""
+    session_idle_timeout: float = Field(default=86_400.0, ge=1)
+    """Seconds without a request after which a session ends; up to two minutes more."""
+    session_lifetime: float = Field(default=30 * 86_400.0, ge=1)
+    """Seconds from login after which a session ends in any case."""
+    sessions_per_user: int = Field(default=100, ge=1)
+    """Beyond it a login ends the user's oldest session."""
     access_token_lifetime: float = Field(default=300.0, ge=10, le=LONGEST_ACCESS_TOKEN)
     """Seconds that an access token is good for."""
     keys: Literal["file", "database"] = "file"
@@ -146,6 +158,8 @@ class Settings(BaseSettings):
     database, sealed with COATCHECK_MASTER_SECRET."""
     signing_algorithm: Literal["ES256", "Ed25519"] = "ES256"
     """Of the keys that are made from now on."""
+    introspection: bool | None = None
+    """Whether `/graphql` tells its schema to whoever asks. Not set: only while nothing but loopback is listened on."""
     edge: bool = True
     """False: no Envoy; HTTP/1.1 in plain on `http_port` by the workers alone."""
     trusted_proxies: int = Field(default=0, ge=0, le=16)
@@ -155,6 +169,8 @@ class Settings(BaseSettings):
     hsts_max_age: int | None = Field(default=None, ge=0)
     """Seconds in Strict-Transport-Security for public origins over TLS; 0 has browsers forget it. Unless set: a year, but
     nothing at all while only loopback is listened on."""
+    grpc_reflection: bool | None = None
+    """Whether gRPC's clients may ask which services and messages there are. Not set: while only loopback is listened on."""
     limits: Limits = Limits()
     throttling: Throttling = Throttling()
 
@@ -231,6 +247,10 @@ class Settings(BaseSettings):
         own = f"https://localhost:{self.https_port}" if self.edge else f"http://localhost:{self.http_port}"
         return self.issuer or next(iter(self.public_origins), own)
 
+    def tells_its_schema(self) -> bool:
+        """Whether `/graphql` answers introspection."""
+        return self.is_loopback() if self.introspection is None else self.introspection
+
     def signing_keys_file(self) -> Path:
         """Where the keys that sign access tokens are kept."""
         return self.data_dir / "signing-keys.json"
@@ -238,6 +258,10 @@ class Settings(BaseSettings):
     def cookie_keys_file(self) -> Path:
         """Where the keys of sealed cookies are kept."""
         return self.cookie_keys or self.data_dir / "cookie.keys"
+
+    def shows_reflection(self) -> bool:
+        """Whether gRPC's reflection is served."""
+        return self.is_loopback() if self.grpc_reflection is None else self.grpc_reflection
 
     def is_loopback(self) -> bool:
         """Whether nobody beyond this machine can reach the server."""

@@ -23,6 +23,7 @@ from coatcheck.server.context import APPLICATION, EDGE_STATISTICS_FILE
 from coatcheck.server.edge_process import EdgeProcess, replace_file
 from coatcheck.server.errors import StartError
 from coatcheck.server.figures import FigureTable
+from coatcheck.server.file_limit import raise_file_limit
 from coatcheck.server.greeting import greeting
 from coatcheck.server.lifeline import NOTICE, TELL_LIVE
 from coatcheck.server.metrics import COLUMNS, exposition, serve_metrics
@@ -68,6 +69,7 @@ def serve(
     `reload` is asked for the settings then in force. Raises ServerError, in one line, when the server cannot start.
     """
     os.umask(0o077)
+    raise_file_limit()
     ensure_data_dir(settings.data_dir)
     # Two directories: workers are told of one, and what steers the edge is in the other.
     with runtime_dir() as shared, runtime_dir() as own:
@@ -151,6 +153,7 @@ class _Supervisor:
                 settings,
                 self._own_dir,
                 [self._socket(number) for number in range(settings.workers)],
+                [self._grpc_socket(number) for number in range(settings.workers)] if self._has_grpc else [],
                 self._runtime_dir / EDGE_STATISTICS_FILE,
                 patience=_START_TIMEOUT,
                 log=_log,
@@ -188,6 +191,8 @@ class _Supervisor:
         argv += ["--app", self._application]
         if self._settings.edge:
             argv += ["--socket", str(self._socket(number))]
+            if self._has_grpc:
+                argv += ["--grpc-socket", str(self._grpc_socket(number))]
         for listening in self._listening:
             argv += ["--listen-fd", str(listening.fileno())]
         inherited = [listening.fileno() for listening in self._listening]
@@ -195,6 +200,14 @@ class _Supervisor:
 
     def _socket(self, number: int) -> Path:
         return self._runtime_dir / f"worker-{number}.sock"
+
+    def _grpc_socket(self, number: int) -> Path:
+        return self._runtime_dir / f"grpc-{number}.sock"
+
+    @property
+    def _has_grpc(self) -> bool:
+        """Whether the workers' application has a gRPC API: ours has, and others are handed such calls as any request."""
+        return self._application == APPLICATION
 
     def _write_settings(self, settings: Settings) -> None:
         replace_file(self._runtime_dir / "settings.json", settings.model_dump_json())

@@ -1,4 +1,4 @@
-"""One worker process: uvicorn behind the edge's Unix socket, or on inherited sockets without an edge. Started by `supervisor`.
+"""One worker process: uvicorn and grpc.aio behind the edge's Unix sockets, or uvicorn alone on inherited sockets. Started by `supervisor`.
 
 Promises to leave without failing a request: on SIGTERM it first says so on `/healthz`, waits until the edge has
 noticed, tells live connections to go elsewhere, then ends what is under way. SIGINT is for when the edge is gone.
@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,11 @@ _LAST_WORDS = 1
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, with signals left to us, and a word to the supervisor once it serves."""
+    """uvicorn, with signals left to us, and a word to the supervisor once it and gRPC serve."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, rpc: "_Rpc", on_ready: Callable[[], None]) -> None:
         super().__init__(config)
+        self._rpc = rpc
         self._on_ready = on_ready
 
     @contextlib.contextmanager
@@ -53,7 +54,49 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            await self._rpc.start()
             self._on_ready()
+
+
+class _Rpc:
+    """The worker's gRPC, if it has one. It stops beside uvicorn, and before the application does, which both work with."""
+
+    def __init__(self, context: WorkerContext, socket: Path | None) -> None:
+        self._serving = context.rpc if socket is not None else None
+        self._socket = socket
+        self._stopping: asyncio.Future[None] | None = None
+
+    async def start(self) -> None:
+        if self._serving is not None:
+            await self._serving.start(f"unix:{self._socket}")
+
+    def leave(self) -> None:
+        if self._serving is not None:
+            self._serving.leave()
+
+    def stop(self, grace: float) -> None:
+        if self._serving is not None and self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._serving.stop(grace))
+
+    def outlived_by(self, application: Any) -> Any:
+        """Give the application as one that hears of its shutdown only when no call is under way any more."""
+
+        def wrapped(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+            # A plain function: no coroutine more on every request.
+            if scope["type"] != "lifespan":
+                return application(scope, receive, send)
+
+            async def receive_last() -> Any:
+                message = await receive()
+                if message["type"] == "lifespan.shutdown" and self._serving is not None:
+                    self.stop(0.0)
+                    assert self._stopping is not None
+                    await self._stopping
+                return message
+
+            return application(scope, receive_last, send)
+
+        return wrapped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,27 +126,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CoatcheckError as error:
         print(f"coatcheck: {error}", file=sys.stderr)
         return 1
-    config = _config(settings, application, options.socket)
+    for path in (options.socket, options.grpc_socket):
+        if path is not None:
+            path.unlink(missing_ok=True)
+    rpc = _Rpc(context, options.grpc_socket)
+    config = _config(settings, rpc.outlived_by(application), options.socket)
     inherited = [socket.socket(fileno=fd) for fd in options.listen_fd]
     lifeline = socket.socket(fileno=options.lifeline_fd)
     factory = config.get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_serve(config, context, lifeline, inherited or None))
+        runner.run(_serve(config, context, rpc, lifeline, inherited or None))
     return 0
 
 
 async def _serve(
-    config: uvicorn.Config, context: WorkerContext, lifeline: socket.socket, sockets: list[socket.socket] | None
+    config: uvicorn.Config,
+    context: WorkerContext,
+    rpc: _Rpc,
+    lifeline: socket.socket,
+    sockets: list[socket.socket] | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     lifeline.setblocking(False)
-    server = _Server(config, on_ready=lambda: _say_ready(lifeline))
+    server = _Server(config, rpc, on_ready=lambda: _say_ready(lifeline))
 
     def tell_live_connections() -> None:
         context.leave()
-        loop.call_later(_GOODBYE, close_other_sockets)
+        loop.call_later(_GOODBYE, close_others)
 
-    def close_other_sockets() -> None:
+    def close_others() -> None:
+        rpc.leave()
         for connection in list(server.server_state.connections):
             if isinstance(connection, WebSocketsSansIOProtocol) and connection.handshake_complete:
                 connection.shutdown()  # with 1012
@@ -111,7 +163,11 @@ async def _serve(
     def leave() -> None:
         # Before requests are waited for, so that clients are elsewhere by then.
         tell_live_connections()
-        loop.call_later(2 * _GOODBYE, setattr, server, "should_exit", True)
+        loop.call_later(2 * _GOODBYE, end)
+
+    def end() -> None:
+        server.should_exit = True
+        rpc.stop(config.timeout_graceful_shutdown or 0.0)
 
     def drain() -> None:
         if not context.draining:
@@ -142,8 +198,6 @@ def _say_ready(lifeline: socket.socket) -> None:
 
 
 def _config(settings: Settings, application: Any, path: Path | None) -> uvicorn.Config:
-    if path is not None:
-        path.unlink(missing_ok=True)
     return uvicorn.Config(
         application,
         uds=str(path) if path is not None else None,
@@ -177,6 +231,7 @@ class _Options(argparse.Namespace):
     boot_id: str
     app: str
     socket: Path | None
+    grpc_socket: Path | None
     listen_fd: list[int]
     lifeline_fd: int
 
@@ -188,6 +243,7 @@ def _parse(arguments: Sequence[str] | None) -> _Options:
     parser.add_argument("--boot-id", required=True)
     parser.add_argument("--app", default=APPLICATION)
     parser.add_argument("--socket", type=Path)
+    parser.add_argument("--grpc-socket", type=Path)
     parser.add_argument("--listen-fd", type=int, action="append", default=[])
     parser.add_argument("--lifeline-fd", type=int, required=True)
     return parser.parse_args(arguments, namespace=_Options())

@@ -45,17 +45,17 @@ class SQLiteFile:
         self._max_bytes = max_bytes
         self._feed = f"{self.path}-feed"
         self._wal = f"{self.path}-wal"
-        self._process = os.getpid()
+        self._process: int | None = None  # the one that has opened it; before that a fork does no harm
 
     def in_fork(self) -> bool:
-        """Tell whether this is a forked child of the process that made the store. SQLite's locks do not survive that."""
-        return os.getpid() != self._process
+        """Tell whether this is a forked child of the process that opened the store. SQLite's locks do not survive that."""
+        return self._process is not None and os.getpid() != self._process
 
     def require_same_process(self) -> None:
         """Raise UsageError in a forked child."""
         if self.in_fork():
             raise UsageError(
-                f"the store {self.path} was made before this process was forked: make it in the child, after the fork"
+                f"the store {self.path} was opened before this process was forked: make it in the child, after the fork"
             )
 
     def open(self, *, create: bool = False, patience: float | None = None, previous: Link | None = None) -> Link:
@@ -68,7 +68,9 @@ class SQLiteFile:
             if create:
                 self._make_directory()
             with _opening, self._alone(deadline) as feed:
-                return self._open(feed, deadline, create, previous)
+                link = self._open(feed, deadline, create, previous)
+                self._process = os.getpid()
+                return link
         except apsw.Error as error:
             raise self.unavailable(error) from error
         except OSError as error:

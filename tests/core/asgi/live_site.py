@@ -13,7 +13,7 @@ ORIGIN = (b"origin", b"https://app.example")
 
 
 class LiveSite:
-    """Use `async with site.sessions`. Keywords are those of Sessions."""
+    """Use `async with site`. Keywords are those of Sessions."""
 
     def __init__(self, app: App, *, middleware: dict[str, Any] | None = None, **policy: Any) -> None:
         self.clock = ManualClock()
@@ -21,6 +21,16 @@ class LiveSite:
         policy = {"idle_timeout": 1000.0, "touch_interval": 10.0, **policy}
         self.sessions = Sessions(self.store, clock=self.clock, **policy)
         self.app = SessionMiddleware(app, self.sessions, public_origins=["https://app.example"], **(middleware or {}))
+
+    async def __aenter__(self) -> None:
+        self._tasks: list[asyncio.Future[None]] = []
+        await self.sessions.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.sessions.close()
 
     async def log_in(self, user_id: str = "user") -> tuple[str, bytes]:
         """Give a new session's id, and the line of a Cookie header that leads to it."""
@@ -35,7 +45,9 @@ class LiveSite:
     ) -> "Exchange":
         """Begin a request."""
         lines = [] if cookie is None else [(b"cookie", cookie)]
-        return Exchange(self.app, [*lines, *headers], body or [b""])
+        exchange = Exchange(self.app, [*lines, *headers], body or [b""])
+        self._tasks.append(exchange.task)
+        return exchange
 
 
 class Exchange:

@@ -16,7 +16,7 @@ EVENT = b"data: 1\n\n"
 
 async def test_an_event_stream_gets_a_last_event_and_a_proper_end_whatever_its_application_does() -> None:
     site = LiveSite(streaming(EVENT))
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
@@ -31,7 +31,7 @@ async def test_an_event_stream_gets_a_last_event_and_a_proper_end_whatever_its_a
 
 async def test_any_other_stream_is_cut_and_never_ended_as_if_it_were_whole() -> None:
     site = LiveSite(streaming(b"half of", content_type=b"text/csv"))
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
@@ -49,7 +49,7 @@ async def test_any_other_stream_is_cut_and_never_ended_as_if_it_were_whole() -> 
 )
 async def test_an_event_stream_is_cut_where_a_last_event_would_be_misread(pieces: Any, extra: Any) -> None:
     site = LiveSite(streaming(*pieces, **extra))
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
@@ -62,7 +62,7 @@ async def test_an_event_stream_is_cut_where_a_last_event_would_be_misread(pieces
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\r", b"\r\n\r\n"])
 async def test_every_line_break_of_the_standard_ends_an_event(end: bytes) -> None:
     site = LiveSite(streaming(b"data: 1" + end[:1], end[1:]))
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
@@ -80,7 +80,7 @@ async def test_a_response_with_content_length_runs_to_its_end() -> None:
         await send({"type": "http.response.body", "body": b"rest"})
 
     site = LiveSite(streaming(b"half", content_type=b"text/csv", content_length=b"8", then=then))
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         download = site.get(cookie)
         await download.started()
@@ -97,7 +97,7 @@ async def test_a_stream_that_ends_by_itself_is_forgotten_and_one_of_nobody_never
         await send({"type": "http.response.body", "body": b"end"})
 
     site = LiveSite(streaming(EVENT, then=then))
-    async with site.sessions:
+    async with site:
         _, cookie = await site.log_in()
         changes: list[tuple[str, bool]] = []
         site.sessions.connections.listeners.append(lambda connection, opened: changes.append((connection.kind, opened)))
@@ -116,31 +116,71 @@ async def test_a_client_that_vanishes_leaves_nothing_counted() -> None:
         assert (await receive())["type"] == "http.disconnect"
 
     site = LiveSite(streaming(EVENT, then=then))
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
         await stream.piece()
         assert len(site.sessions.connections) == 1
         stream.incoming.put_nowait({"type": "http.disconnect"})
+        await until(lambda: len(site.sessions.connections) == 0)
         await stream.over()
-        assert len(site.sessions.connections) == 0
         assert await site.sessions.end(session_id)
+
+
+async def test_a_client_that_vanishes_is_found_out_although_the_application_never_listens() -> None:
+    site = LiveSite(streaming(EVENT))
+    async with site:
+        _, cookie = await site.log_in()
+        stream = site.get(cookie)
+        await stream.started()
+        await stream.piece()
+        assert len(site.sessions.connections) == 1
+        stream.incoming.put_nowait({"type": "http.disconnect"})
+        await until(lambda: len(site.sessions.connections) == 0)
+
+
+@pytest.mark.parametrize(("body", "left"), [([b""], 0), ([b"whole"], 0), ([b"in ", b"three ", b"parts"], 2)])
+async def test_a_body_that_is_read_late_is_there_and_one_that_goes_on_waits_to_be_asked_for(
+    body: list[bytes], left: int
+) -> None:
+    proceed = asyncio.Event()
+
+    async def then(scope: Any, receive: Any, send: Any) -> None:
+        await proceed.wait()
+        got = b""
+        more = True
+        while more:
+            message = await receive()
+            got, more = got + message["body"], message["more_body"]
+        await send({"type": "http.response.body", "body": got})
+
+    site = LiveSite(streaming(EVENT, then=then))
+    async with site:
+        _, cookie = await site.log_in()
+        stream = site.get(cookie, body=body)
+        await stream.started()
+        await stream.piece()
+        await until(lambda: stream.incoming.qsize() <= left)
+        assert stream.incoming.qsize() == left, "only what is asked for is taken"
+        proceed.set()
+        assert await stream.last() == b"".join(body)
 
 
 async def test_the_application_hears_a_disconnect_and_can_send_no_more() -> None:
     heard: list[Any] = []
 
     async def then(scope: Any, receive: Any, send: Any) -> None:
-        assert (await receive())["type"] == "http.request"
-        heard.append((await receive())["type"])
+        while (message := await receive())["type"] == "http.request":
+            pass
+        heard.append(message["type"])
         heard.append((await receive())["type"])
         with pytest.raises(OSError, match="this connection was closed: logout"):
             await send({"type": "http.response.body", "body": b"more", "more_body": True})
         heard.append("tidied up")
 
     site = LiveSite(streaming(EVENT, then=then))
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
@@ -163,7 +203,7 @@ async def test_a_disconnect_that_was_waited_for_before_the_first_piece_comes_too
         assert (await listening)["type"] == "http.disconnect"
 
     site = LiveSite(application)
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
@@ -183,7 +223,7 @@ async def test_an_application_that_sends_on_and_lets_the_error_out_is_no_failure
                 raise RuntimeError("the client went away") from error  # as frameworks do
 
     site = LiveSite(streaming(EVENT, then=then))
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
@@ -198,7 +238,7 @@ async def test_an_application_that_fails_in_its_own_way_after_the_end_is_heard()
         raise ZeroDivisionError
 
     site = LiveSite(streaming(EVENT, then=then))
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
@@ -231,7 +271,7 @@ async def test_an_application_that_does_not_listen_is_cancelled_and_one_that_tid
 
     for then in (deaf, tidy):
         site = LiveSite(streaming(EVENT, then=then))
-        async with site.sessions:
+        async with site:
             session_id, cookie = await site.log_in()
             stream = site.get(cookie)
             await stream.started()
@@ -258,7 +298,7 @@ async def test_an_application_that_swallows_its_cancellation_is_cancelled_again(
                 times += 1
 
     site = LiveSite(streaming(b"x", content_type=b"text/plain", then=stubborn))
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
@@ -271,7 +311,7 @@ async def test_an_application_that_swallows_its_cancellation_is_cancelled_again(
 
 async def test_a_cancellation_by_the_server_is_nobody_elses() -> None:
     site = LiveSite(streaming(EVENT))
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
@@ -288,7 +328,7 @@ async def test_a_client_that_does_not_read_is_cut_without_its_last_event(monkeyp
 
     monkeypatch.setattr(responses, "_LAST_WORD", 0.02)
     site = LiveSite(streaming(EVENT))
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
@@ -305,7 +345,7 @@ async def test_a_client_that_is_too_slow_is_dropped_and_its_session_lives() -> N
             await asyncio.sleep(0)
 
     site = LiveSite(streaming(EVENT, then=then), slow_client_timeout=5.0)
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
@@ -322,7 +362,7 @@ async def test_a_client_that_is_too_slow_is_dropped_and_its_session_lives() -> N
 
 async def test_a_node_that_leaves_ends_event_streams_properly_without_saying_that_the_session_ended() -> None:
     site = LiveSite(streaming(EVENT))
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
@@ -345,7 +385,7 @@ async def test_a_new_secret_ends_the_streams_of_the_old_one_and_the_stream_that_
         await (regenerating if regenerate else waiting)(scope, receive, send)
 
     site = LiveSite(application)
-    async with site.sessions:
+    async with site:
         _, cookie = await site.log_in()
         old = site.get(cookie)
         await old.started()
@@ -364,7 +404,7 @@ async def test_expiry_ends_a_stream_and_what_is_pushed_is_no_activity() -> None:
             await asyncio.sleep(0.01)
 
     site = LiveSite(streaming(EVENT, then=then))
-    async with site.sessions:
+    async with site:
         _, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
@@ -385,7 +425,7 @@ async def test_a_session_that_ends_before_its_stream_is_counted_ends_the_stream_
         await inner(scope, receive, send)
 
     site = LiveSite(application)
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         stream = site.get(cookie)
         await asyncio.sleep(0)  # the session is looked up, and the application waits
@@ -398,7 +438,7 @@ async def test_a_session_that_ends_before_its_stream_is_counted_ends_the_stream_
 
 async def test_one_stream_too_many_is_429_and_one_that_cannot_be_told_is_cut() -> None:
     site = LiveSite(streaming(EVENT), max_connections_per_session=2)
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         streams = [site.get(cookie) for _ in range(2)]
         for stream in streams:
@@ -409,13 +449,12 @@ async def test_one_stream_too_many_is_429_and_one_that_cannot_be_told_is_cut() -
         assert (headers[b":status"], headers[b"retry-after"]) == (b"429", b"5")
         assert b"too many connections" in await refused.last()
         streams[0].incoming.put_nowait({"type": "http.disconnect"})
-        streams[0].task.cancel()
         await until(lambda: len(site.sessions.connections.of(session_id)) == 1)
         again = site.get(cookie)
         assert (await again.started())[b":status"] == b"200"
 
     site = LiveSite(streaming(b"x", content_type=b"text/plain"), max_connections_per_user=1)
-    async with site.sessions:
+    async with site:
         _, first = await site.log_in()
         _, second = await site.log_in()
         allowed, refused = site.get(first), site.get(second)
@@ -439,7 +478,7 @@ async def test_a_plain_request_awaits_the_servers_own_messages_and_makes_no_task
         await send({"type": "http.response.body", "body": body})
 
     site = LiveSite(application)
-    async with site.sessions:
+    async with site:
         _, cookie = await site.log_in()
         loop = asyncio.get_running_loop()
         made: list[Any] = []
@@ -461,7 +500,7 @@ async def test_a_plain_request_awaits_the_servers_own_messages_and_makes_no_task
 
 async def test_an_open_stream_of_a_cached_session_asks_no_store() -> None:
     site = LiveSite(streaming(EVENT))
-    async with site.sessions:
+    async with site:
         _, cookie = await site.log_in()
         stream = site.get(cookie)
         await stream.started()
@@ -479,7 +518,7 @@ async def test_what_a_stream_changed_late_is_stored_and_after_the_end_it_is_not(
             await receive()
 
     site = LiveSite(streaming(EVENT, then=then))
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         await site.get(cookie).over()
         assert (await site.sessions.load(cookie.partition(b"=")[2]))["late"] is True

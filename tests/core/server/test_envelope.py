@@ -103,4 +103,4 @@ async def test_head_keeps_every_header_of_get() -> None:
 
     start, *bodies = await run(app, HeadAsGet(app), method="HEAD")
     assert start["headers"] == [(b"content-length", b"5")]
-    assert [(message["body"], message.get("more_body", False)) for message in bodies] == [(b"", True), (b"", False)]
+    assert [(message["body"], message.get("more_body", False)) for message in bodies] == [(b"", False)]

@@ -57,6 +57,35 @@ async def test_workers_are_summed_and_the_shortest_lease_is_told(table: Path) ->
     assert "coatcheck_edge" not in text
 
 
+async def test_refusals_live_connections_and_the_stores_steps_are_told_apart(table: Path) -> None:
+    clock = ManualClock()
+    async with Sessions("memory://", clock=clock) as sessions:
+        publisher = Publisher(FigureTable.open(table, COLUMNS, 0), sessions)
+        session = await sessions.load(None)
+        await session.log_in("user")
+        assert session.record is not None
+        for kind in ("websocket", "websocket", "grpc", "carrier pigeon"):
+            sessions.watch(session.record, kind=kind, close=lambda reason: None)
+        for cause in ("cross-site", "cross-site", "moonshine"):
+            sessions.counted.refused[cause] += 1
+        sessions.counted.ended["refresh token reused"] += 1
+        sessions.cache.lease_until = clock.monotonic() + 0.5
+        publisher.publish()
+        text = exposition(FigureTable.open(table, COLUMNS), 2, None)
+    assert [value(text, f'coatcheck_live_connections{{kind="{kind}"}}') for kind in ("websocket", "grpc", "other")] == [
+        2,
+        1,
+        1,
+    ]
+    assert value(text, 'coatcheck_refused_total{cause="cross-site"}') == 2
+    assert value(text, 'coatcheck_refused_total{cause="other"}') == 1
+    assert value(text, 'coatcheck_sessions_ended_total{reason="refresh token reused"}') == 1
+    assert value(text, 'coatcheck_store_calls_total{step="create"}') == 1
+    assert value(text, 'coatcheck_store_seconds_total{step="create"}') > 0
+    assert value(text, 'coatcheck_store_failures_total{step="create"}') == 0
+    assert value(text, "coatcheck_feed_lag_seconds") == 1.5
+
+
 async def test_a_worker_that_takes_anothers_place_goes_on_counting(table: Path) -> None:
     async with Sessions("memory://") as sessions:
         first = Publisher(FigureTable.open(table, COLUMNS, 0), sessions)

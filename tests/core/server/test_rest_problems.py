@@ -138,3 +138,10 @@ async def test_the_docs_load_nothing_from_anywhere(tmp_path: Path) -> None:
         assert policy.startswith("default-src 'none'; style-src 'sha256-")
         for path in (await client.get("/openapi.json")).json()["paths"]:
             assert path in answer.text
+
+
+async def test_a_405_names_every_method_that_the_address_knows(tmp_path: Path) -> None:
+    async with House(tmp_path) as house, house.client() as client:
+        for path, methods in (("/v1/sessions", "DELETE, GET"), ("/v1/sessions/x", "DELETE, PATCH"), ("/v1/me", "GET")):
+            answer = await client.request("PUT", path)
+            assert (answer.status_code, answer.headers["allow"]) == (405, methods)

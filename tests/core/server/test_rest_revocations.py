@@ -14,7 +14,9 @@ import pytest
 from coatcheck import Sessions
 from coatcheck.accounts import ServiceAccounts
 from coatcheck.record import Changes
+from coatcheck.server import revocation_feed
 from coatcheck.server.rest import revocations
+from coatcheck.server.revocation_feed import Leading, RevocationFeed
 from coatcheck.server.revocation_window import RevocationWindow
 from coatcheck.stores.contract import Change
 from coatcheck.stores.sqlite import SQLiteStore
@@ -28,7 +30,7 @@ PATH = "/v1/revocations"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(revocations, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(revocation_feed, "HEARTBEAT", 0.02)
 
 
 class Feed:
@@ -137,7 +139,9 @@ async def test_a_new_secret_is_told_with_its_generation_once(tmp_path: Path) -> 
             assert record is not None
             for _ in range(3):
                 assert (await house.sessions.apply(record, Changes(set={"n": b"\x01"}))) is not None
-            assert [data["gen"] for _, data in await feed.told()] == [record.generation]
+            _, data, _ = await feed.until("generation")
+            assert data["gen"] == record.generation
+            assert await feed.told() == []
 
 
 async def test_what_is_typed_by_hand_is_asked_for_before_anything_later_is_confirmed(tmp_path: Path) -> None:
@@ -228,7 +232,7 @@ async def test_another_worker_answers_whoever_resumes_as_well(tmp_path: Path) ->
         auth = await credential(house)
         store = SQLiteStore(tmp_path / "sessions.sqlite3", clock=house.clock)
         async with Sessions(store, clock=house.clock) as sessions:
-            other = revocations.RevocationFeed(sessions, token_lifetime=3600)
+            other = RevocationFeed(sessions, token_lifetime=3600)
             await other.start()
             house.clock.advance(60)
             async with listening(house, auth) as feed:
@@ -237,10 +241,11 @@ async def test_another_worker_answers_whoever_resumes_as_well(tmp_path: Path) ->
                 sid = await session_id(client)
             await client.post("/v1/logout")
             sessions.confirmed()
-            answer = revocations._Answer(other, sessions, house.worker, 0.0, last)
-            position, begin = answer._begin()
-            assert begin.startswith("event: begin")
-            assert ("ended", sid) in [told[1:3] for told in other.window.after(position, 100) or ()]
+            async with contextlib.aclosing(other.read(house.worker, 0.0, last)) as told:
+                leading, *rest = await anext(told)
+            assert isinstance(leading, Leading)
+            assert leading.whole
+            assert ("ended", sid) in [each[1:3] for each in rest if each is not None]
 
 
 @pytest.mark.parametrize("last", ["0", "1", "99999999999999", "", "abc", "1" * 40, "-5", "١٢٣"])
@@ -305,7 +310,7 @@ async def test_a_worker_that_drains_ends_its_answers_and_gives_short_ones(tmp_pa
 
 
 async def test_no_answer_lasts_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(revocations, "STREAM", 0.05)
+    monkeypatch.setattr(revocation_feed, "STREAM", 0.05)
     async with House(tmp_path) as house:
         async with listening(house, await credential(house)) as feed:
             assert (await asyncio.wait_for(feed.rest(), 5))[-1] == "heartbeat"
@@ -316,9 +321,9 @@ async def test_a_reader_that_does_not_read_is_cut_off_and_keeps_nothing(
 ) -> None:
     monkeypatch.setattr(revocations, "SLOW", 0.05)
     async with House(tmp_path) as house:
-        feed = revocations.RevocationFeed(house.sessions, token_lifetime=3600)
+        feed = RevocationFeed(house.sessions, token_lifetime=3600)
         await feed.start()
-        answer = revocations._Answer(feed, house.sessions, house.worker, 0.0, None)
+        answer = revocations._Answer(feed.read(house.worker, 0.0, None))
         sent: list[Any] = []
 
         async def receive() -> Any:

@@ -50,12 +50,16 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", "/v1/logout"): Row(204, 204, 204, 204, 204),
     ("POST", "/v1/reauthenticate"): Row(401, 200, 200, 401, 200, {"password": PASSWORD}),
     ("GET", "/v1/sessions"): Row(401, 200, 200, 401, 200),
+    ("PATCH", "/v1/sessions/{session_id}"): Row(401, 200, 404, 401, 404, {"name": "phone"}),
     ("DELETE", "/v1/sessions/{session_id}"): Row(401, 204, 404, 401, 404),
     ("DELETE", "/v1/sessions"): Row(401, 200, 200, 401, 200),
+    # The same as a WebSocket has a test of its own, in test_events_socket.
+    ("GET", "/v1/events"): Row(401, 200, 200, 401, 200),
     ("POST", "/v1/token"): Row(401, 200, 200, 401, 200, {"audience": AUDIENCE}, token=403),
     # Who has a refresh token needs nothing else; this is none.
     ("POST", "/v1/token/refresh"): Row(400, 400, 400, 400, 400, {"refresh_token": "x"}),
     ("POST", "/v1/token/revoke"): Row(200, 200, 200, 200, 200, {"token": "x"}),
+    ("POST", "/v1/tickets"): Row(401, 200, 200, 401, 200),
     ("GET", "/v1/verify"): Row(401, 200, 200, 401, 200),
     # To the routes of services all users are nobody.
     ("GET", "/v1/service"): Row(401, 401, 401, 200, 401),
@@ -102,7 +106,9 @@ async def test_every_route_has_a_row_and_every_row_a_route(tmp_path: Path) -> No
 async def test_who_may_what(tmp_path: Path, method: str, path: str) -> None:
     row = TABLE[method, path]
     async with House(tmp_path, audiences=[AUDIENCE]) as house:
-        house.worker.draining = path == "/v1/revocations"  # so that the answer has an end
+        house.worker.draining = path == "/v1/revocations"  # so that the answer has an end, here and below
+        if path == "/v1/events":
+            house.activity.leave()
         user_id = await house.register("ada")
         owner, aside = await house.log_in("ada"), await house.log_in("ada")
         ids = {"user_id": user_id, "session_id": await session_id(aside), "digest": "x", "name": "y"}
@@ -126,6 +132,8 @@ async def test_who_may_what(tmp_path: Path, method: str, path: str) -> None:
 async def test_what_the_owner_may_by_an_access_token(tmp_path: Path, method: str, path: str) -> None:
     row = TABLE[method, path]
     async with House(tmp_path, audiences=[AUDIENCE]) as house:
+        if path == "/v1/events":
+            house.activity.leave()
         user_id = await house.register("ada")
         aside = await house.log_in("ada")
         ids = {"user_id": user_id, "session_id": await session_id(aside), "digest": "x", "name": "y", "who": "token"}

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from coatcheck.server.certificates import new_authority, new_certificate
+from coatcheck.server.edge import ADDRESS_SECRET, EDGE_SECRET
 from coatcheck.server.errors import CertificateError
 from coatcheck.server.served_certificate import ServedCertificate
 from coatcheck.server.settings import Settings
@@ -40,11 +41,25 @@ class Operator:
 
     def serve(self) -> ServedCertificate:
         settings = Settings(data_dir=self.edge, tls_cert=self.cert, tls_key=self.key)
-        return ServedCertificate(settings, self.edge, self.edge / "secret.json", self.said.append)
+        return ServedCertificate(settings, self.edge, self.said.append)
 
     def given(self) -> tuple[bytes, bytes]:
-        secret = json.loads((self.edge / "secret.json").read_text())["resources"][0]["tls_certificate"]
-        return tuple(Path(secret[part]["filename"]).read_bytes() for part in ("certificate_chain", "private_key"))
+        """The same whether a client names a host or not."""
+        named, unnamed = given(self.edge)
+        assert named == unnamed
+        return named
+
+
+def given(directory: Path) -> list[tuple[bytes, bytes]]:
+    """What the edge is told to serve: certificate and key for clients that name a host, then for those that name none."""
+    pairs: list[tuple[bytes, bytes]] = []
+    for file, name in (("secret.json", EDGE_SECRET), ("address-secret.json", ADDRESS_SECRET)):
+        (secret,) = json.loads((directory / file).read_text())["resources"]
+        assert secret["name"] == name
+        named = secret["tls_certificate"]
+        chain, key = (Path(named[part]["filename"]).read_bytes() for part in ("certificate_chain", "private_key"))
+        pairs.append((chain, key))
+    return pairs
 
 
 @pytest.fixture
@@ -135,12 +150,32 @@ def test_a_pair_of_no_use_keeps_a_server_from_starting(operator: Operator) -> No
         operator.serve()
 
 
-def test_our_own_is_renewed_without_a_restart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", ["localhost.pem", "address.pem", "address.key"])
+def test_our_own_are_renewed_without_a_restart(tmp_path: Path, lost: str) -> None:
     said: list[str] = []
-    served = ServedCertificate(Settings(data_dir=tmp_path), tmp_path, tmp_path / "secret.json", said.append)
-    first = (tmp_path / "secret.json").read_text()
-    (tmp_path / "tls" / "localhost.pem").unlink()
+    served = ServedCertificate(Settings(data_dir=tmp_path), tmp_path, said.append)
+    first = given(tmp_path)
+    (tmp_path / "tls" / lost).unlink()
     served.look()
     served.look()
-    assert (tmp_path / "secret.json").read_text() != first
+    renewed, kept = (0, 1) if lost.startswith("localhost") else (1, 0)
+    now = given(tmp_path)
+    assert now[renewed] != first[renewed]
+    assert now[kept] == first[kept]
+    own = [(tmp_path / "tls" / stem) for stem in ("localhost", "address")]
+    assert now == [(path.with_suffix(".pem").read_bytes(), path.with_suffix(".key").read_bytes()) for path in own]
     assert len(said) == 1
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("key-*")} == {0o600}
+
+
+def test_the_operators_takes_the_place_of_both_of_ours_and_gives_it_back(operator: Operator) -> None:
+    """As a reload may have it: the edge that runs reads the same two secrets before and after."""
+    data_dir = operator.edge
+    served = ServedCertificate(Settings(data_dir=data_dir), data_dir, operator.said.append)
+    ours = given(data_dir)
+    assert ours[0] != ours[1]
+    served.refresh(Settings(data_dir=data_dir, tls_cert=operator.cert, tls_key=operator.key))
+    assert operator.given() == (operator.cert.read_bytes(), operator.key.read_bytes())
+    served.refresh(Settings(data_dir=data_dir))
+    assert given(data_dir) == ours
+    assert len(operator.said) == 2

@@ -14,6 +14,7 @@ import pytest
 
 from coatcheck import MissingDependency, TokenRefused, UsageError
 from coatcheck.accounts import ServiceAccounts
+from coatcheck.server import revocation_feed
 from coatcheck.server.rest import revocations as server
 from coatcheck.stores.contract import Change
 from coatcheck.tokens import IssuerUnavailable, TokenVerifier, VerifiedToken, issuer
@@ -27,7 +28,7 @@ FEED, VERIFY, KEYS = "/v1/revocations", "/v1/verify", "/.well-known/jwks.json"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(revocation_feed, "HEARTBEAT", 0.02)
     monkeypatch.setattr(client_side, "_FIRST_RETRY", 0.02)
     monkeypatch.setattr(client_side, "_LAST_RETRY", 0.05)
 

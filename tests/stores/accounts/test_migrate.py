@@ -261,7 +261,13 @@ def test_the_code_works_with_the_last_step_that_there_is() -> None:
 def test_the_steps_are_part_of_the_package() -> None:
     versions = resources.files("coatcheck.accounts") / "migrations" / "versions"
     names = sorted(file.name for file in versions.iterdir() if file.name.startswith("v"))
-    assert names == ["v0001_users.py", "v0002_throttling.py", "v0003_services.py", "v0004_signing_keys.py"]
+    assert names == [
+        "v0001_users.py",
+        "v0002_throttling.py",
+        "v0003_services.py",
+        "v0004_signing_keys.py",
+        "v0005_activity.py",
+    ]
 
 
 async def test_a_database_of_the_first_release_keeps_its_users(

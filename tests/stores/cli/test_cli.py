@@ -25,6 +25,7 @@ def test_it_names_its_subcommands_and_what_each_is_for() -> None:
     for name, purpose in (
         ("serve", "Run the server"),
         ("reload", "Replace the workers of the running server"),
+        ("probe", "Measure what a server does"),
         ("users", "Add and list users"),
         ("sessions", "List sessions"),
         ("keys", "List, rotate and retire the keys"),

@@ -1,6 +1,7 @@
 """The examples do what their README says; and moving from Starlette's middleware takes two lines."""
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from difflib import unified_diff
 from pathlib import Path
@@ -8,12 +9,15 @@ from typing import Any
 
 import httpx
 import pytest
+from flask import Flask
 
 from tests.clients.examples import EXAMPLES, served
 from tests.starlette_client import TestClient
 
-ALL = ["fastapi_login", "starlette_before", "starlette_login"]
-OURS = ["fastapi_login", "starlette_login"]
+OURS = ["fastapi_login", "starlette_login", "litestar_login", "flask_login"]
+ALL = [*OURS, "starlette_before"]
+
+Client = TestClient | httpx.Client
 
 
 def load(name: str) -> Any:
@@ -21,6 +25,7 @@ def load(name: str) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where Litestar looks for what its annotations mean
     spec.loader.exec_module(module)
     return module.app
 
@@ -31,13 +36,19 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def client(request: pytest.FixtureRequest) -> Iterator[TestClient]:
-    with TestClient(load(request.param), base_url="https://testserver") as client:
-        yield client
+def client(request: pytest.FixtureRequest) -> Iterator[Client]:
+    app = load(request.param)
+    if isinstance(app, Flask):
+        with httpx.Client(transport=httpx.WSGITransport(app), base_url="https://testserver") as client:
+            yield client
+        app.extensions["coatcheck"].thread.close()
+    else:
+        with TestClient(app, base_url="https://testserver") as client:
+            yield client
 
 
 @pytest.mark.parametrize("client", ALL, indirect=True)
-def test_one_can_log_in_be_known_and_log_out(client: TestClient) -> None:
+def test_one_can_log_in_be_known_and_log_out(client: Client) -> None:
     stranger = client.get("/profile")
     assert (stranger.status_code, stranger.text) == (401, "Unauthorized")
     assert client.post("/login").text == "Logged in"
@@ -48,7 +59,7 @@ def test_one_can_log_in_be_known_and_log_out(client: TestClient) -> None:
     assert client.get("/user/123").json() == {"id": "123", "name": "John Doe"}
 
 
-def replay_after_logout(client: TestClient) -> httpx.Response:
+def replay_after_logout(client: Client) -> httpx.Response:
     client.post("/login")
     cookie = "; ".join(f"{cookie.name}={cookie.value}" for cookie in client.cookies.jar)
     assert client.get("/profile").status_code == 200
@@ -58,12 +69,12 @@ def replay_after_logout(client: TestClient) -> httpx.Response:
 
 
 @pytest.mark.parametrize("client", ["starlette_before"], indirect=True)
-def test_a_signed_cookie_still_works_after_logout(client: TestClient) -> None:
+def test_a_signed_cookie_still_works_after_logout(client: Client) -> None:
     assert replay_after_logout(client).text == "Hello, user123"
 
 
 @pytest.mark.parametrize("client", OURS, indirect=True)
-def test_our_cookie_is_worth_nothing_after_logout(client: TestClient) -> None:
+def test_our_cookie_is_worth_nothing_after_logout(client: Client) -> None:
     assert replay_after_logout(client).status_code == 401
 
 
@@ -79,8 +90,8 @@ def test_moving_from_starlettes_middleware_changes_the_import_and_add_middleware
     ]
 
 
-@pytest.mark.parametrize("client", ["fastapi_login"], indirect=True)
-def test_log_in_changes_the_secret_of_a_visitor_who_had_a_session(client: TestClient) -> None:
+@pytest.mark.parametrize("client", ["fastapi_login", "litestar_login", "flask_login"], indirect=True)
+def test_log_in_changes_the_secret_of_a_visitor_who_had_a_session(client: Client) -> None:
     client.post("/login")
     first = client.cookies["__Host-session"]
     client.post("/login")
@@ -90,7 +101,7 @@ def test_log_in_changes_the_secret_of_a_visitor_who_had_a_session(client: TestCl
 
 
 @pytest.mark.parametrize("client", ["starlette_login"], indirect=True)
-def test_two_lines_alone_do_not_make_a_login_of_setting_a_value_as_the_readme_says(client: TestClient) -> None:
+def test_two_lines_alone_do_not_make_a_login_of_setting_a_value_as_the_readme_says(client: Client) -> None:
     client.post("/login")
     first = client.cookies["__Host-session"]
     client.post("/login")
@@ -115,3 +126,8 @@ def test_it_runs_on_a_real_server_and_sessions_outlive_its_restart(name: str, tm
         assert httpx.post(f"{url}/logout", headers=headers).text == "Logged out"
         assert httpx.get(f"{url}/profile", headers=headers).status_code == 401
         assert httpx.get(f"{url}/profile").text == "Unauthorized"
+
+
+def test_the_readme_names_every_example() -> None:
+    readme = (EXAMPLES / "README.md").read_text()
+    assert [path.name for path in sorted(EXAMPLES.glob("*.py")) if f"`{path.name}`" not in readme] == []

@@ -14,4 +14,4 @@ ROUTERS = (
     connection.router,
     health.router,
 )
-"""All that FastAPI serves."""
+"""All that FastAPI serves but for the events, which stand above."""

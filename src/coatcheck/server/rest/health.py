@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from coatcheck.accounts import AccountsUnavailable
 from coatcheck.errors import StoreUnavailable
+from coatcheck.server.actions.logins import NOBODY
 from coatcheck.server.problems import ProblemError, documented
-from coatcheck.server.rest.logins import NOBODY
 from coatcheck.server.rest.models import StatusView
 from coatcheck.server.services import ServicesOf
 

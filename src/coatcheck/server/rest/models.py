@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from coatcheck.accounts import User
 from coatcheck.manager import SessionInfo
 from coatcheck.record import SessionRecord
+from coatcheck.server.actions.access import Entered
 from coatcheck.server.printable import printable
 from coatcheck.server.session_kind import session_kind
 
@@ -28,11 +29,14 @@ __all__ = [
     "Registration",
     "ServiceView",
     "SessionList",
+    "SessionName",
     "SessionView",
     "StatusView",
     "TLSView",
+    "TicketView",
     "TokenLogin",
     "Tokens",
+    "login_view",
     "me",
     "moment",
     "session_view",
@@ -94,6 +98,12 @@ class AnyToken(_Input):
     token_type_hint: str | None = Field(default=None, description="Not needed: tokens are told apart by themselves.")
 
 
+class SessionName(_Input):
+    """What a session's device is to be called."""
+
+    name: str = Field(description="Up to 100 characters; empty takes it back.", examples=["Ada's phone"])
+
+
 class AccessTokenWanted(_Input):
     """For whom an access token is wanted."""
 
@@ -119,6 +129,7 @@ class SessionView(BaseModel):
     """One session. Its id is no secret: it gives nobody access."""
 
     id: str
+    name: str | None = Field(description="What the user calls its device.", examples=["Ada's phone"])
     current: bool = Field(description="Whether it is the session of this request.")
     created_at: datetime
     authenticated_at: datetime | None = Field(description="When the password was last given.")
@@ -146,6 +157,15 @@ class AccessToken(BaseModel):
     access_token: str = Field(description="For `Authorization: Bearer`.")
     token_type: Literal["Bearer"] = "Bearer"  # no password
     expires_in: int = Field(description="Seconds.", examples=[300])
+
+
+class TicketView(BaseModel):
+    """What opens one WebSocket."""
+
+    ticket: str = Field(
+        description="To be offered as the subprotocol `coatcheck.ticket.` and this, beside `coatcheck`."
+    )
+    expires_in: int = Field(description="Seconds.", examples=[30])
 
 
 class Tokens(AccessToken):
@@ -225,9 +245,10 @@ def moment(seconds: float) -> datetime:
 def session_view(session: SessionInfo | SessionRecord, current: str | None) -> SessionView:
     """Show a session; `current` is the id of the request's own."""
     about = session.about
-    user_agent = about.get("user_agent")
+    name, user_agent = about.get("name"), about.get("user_agent")
     return SessionView(
         id=session.id,
+        name=None if name is None else printable(name),
         current=session.id == current,
         created_at=moment(session.created_at),
         authenticated_at=None if session.authenticated_at is None else moment(session.authenticated_at),
@@ -243,3 +264,11 @@ def session_view(session: SessionInfo | SessionRecord, current: str | None) -> S
 def me(user: User) -> Me:
     """Show a user to themselves."""
     return Me(id=user.id, name=user.name, username=user.username)
+
+
+def login_view(entered: Entered) -> LoggedIn | TokenLogin:
+    """Show a login to whoever has just logged in."""
+    user, session = me(entered.user), session_view(entered.record, entered.record.id)
+    if entered.tokens is None:
+        return LoggedIn(user=user, session=session)
+    return TokenLogin(**entered.tokens._asdict(), user=user, session=session)

@@ -4,8 +4,6 @@ The credential travels by HTTP Basic (RFC 7617; decision record 8) and makes nob
 looks at it. Leaves whose credential it is to `accounts`.
 """
 
-import base64
-import binascii
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends
@@ -17,13 +15,12 @@ from starlette.requests import Request
 from coatcheck.accounts import Service, ServiceAccounts
 from coatcheck.server.problems import ProblemError, documented
 from coatcheck.server.rest.models import ServiceView
+from coatcheck.server.service_credential import CHALLENGE, WANTED, service_credential
 from coatcheck.server.services import Services
 
 __all__ = ["CallingService", "RequireService", "require_service", "router"]
 
 router: APIRouter = APIRouter(tags=["services"])
-
-_CHALLENGE = 'Basic realm="coatcheck services", charset="UTF-8"'
 
 
 class RequireService(SecurityBase):
@@ -37,15 +34,13 @@ class RequireService(SecurityBase):
 
     async def __call__(self, request: Request) -> Service:
         """Give the service; answer 401 with a challenge for Basic where the credential is missing or nobody's."""
-        given = _credential(request.headers.getlist("authorization"))
+        given = service_credential(request.headers.getlist("authorization"))
         if given is not None:
             services = cast("Services", request.app.state.services)
             service = await ServiceAccounts(services.accounts).authenticate(*given)
             if service is not None:
                 return service
-        raise ProblemError(
-            401, "This is for services: give the id and the secret of one.", headers={"www-authenticate": _CHALLENGE}
-        )
+        raise ProblemError(401, WANTED, headers={"www-authenticate": CHALLENGE})
 
 
 def require_service() -> RequireService:
@@ -61,17 +56,3 @@ CallingService = Annotated[Service, Depends(require_service())]
 async def show_service(service: CallingService) -> ServiceView:
     """Which service this is: for trying a credential."""
     return ServiceView(id=service.id, name=service.name, audiences=list(service.audiences))
-
-
-def _credential(headers: list[str]) -> tuple[str, str] | None:
-    """Id and secret (RFC 7617, section 2); None for anything else. Two credentials count as none."""
-    if len(headers) != 1:
-        return None
-    scheme, _, token = headers[0].partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        service_id, colon, secret = base64.b64decode(token.strip(" "), validate=True).decode("utf-8").partition(":")
-    except (binascii.Error, ValueError):
-        return None
-    return (service_id, secret) if colon else None

@@ -6,8 +6,17 @@ from coatcheck.accounts import ServiceAccounts
 from coatcheck.errors import TokenRefused
 from coatcheck.server.problems import ProblemError, documented
 from coatcheck.server.rest.access import LoginSession, LoginUser
-from coatcheck.server.rest.models import AccessToken, AccessTokenWanted, AnyToken, KeySet, RefreshToken, Tokens
+from coatcheck.server.rest.models import (
+    AccessToken,
+    AccessTokenWanted,
+    AnyToken,
+    KeySet,
+    RefreshToken,
+    TicketView,
+    Tokens,
+)
 from coatcheck.server.services import Services, ServicesOf
+from coatcheck.tickets import TICKET_SECONDS, Tickets
 from coatcheck.tokens import RefreshRefused
 from coatcheck.tokens.keys import JWKS_MAX_AGE
 from coatcheck.tokens.refresh import GRACE
@@ -56,6 +65,7 @@ async def exchange_refresh_token(form: RefreshToken, services: ServicesOf) -> To
         raise ProblemError(
             400, "This refresh token is worth nothing any more: log in again.", error=error.error
         ) from None
+    services.activity.record("refreshed", form.refresh_token.partition(".")[0])
     return Tokens(access_token=pair.access_token, expires_in=pair.expires_in, refresh_token=pair.refresh_token)
 
 
@@ -71,6 +81,16 @@ async def revoke_token(form: AnyToken, services: ServicesOf) -> None:
         await _end_session_of(form.token, services)
     else:
         await services.refresh.revoke(form.token)
+
+
+@router.post("/v1/tickets", responses=documented(401, 403, 503))
+async def give_ticket(session: LoginSession, services: ServicesOf) -> TicketView:
+    """Give a ticket that opens one WebSocket of this session within 30 seconds, where neither cookie nor header can be sent.
+
+    To be offered in the handshake as `new WebSocket(url, ["coatcheck", "coatcheck.ticket." + ticket])`.
+    """
+    ticket = await Tickets(services.sessions).issue(session)
+    return TicketView(ticket=ticket, expires_in=int(TICKET_SECONDS))
 
 
 @router.get("/.well-known/jwks.json")

@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Response
 from starlette.requests import Request
 
-from coatcheck.errors import StoreUnavailable
-from coatcheck.server.problems import ProblemError, documented
-from coatcheck.server.rest.access import LoginSession, LoginUser, enter_session
-from coatcheck.server.rest.models import ChangedPassword, LoggedIn, Me, Person, Registration, TokenLogin, me
+from coatcheck.server.actions import users
+from coatcheck.server.problems import documented
+from coatcheck.server.rest.access import LoginSession, LoginUser
+from coatcheck.server.rest.models import ChangedPassword, LoggedIn, Me, Person, Registration, TokenLogin, login_view, me
 from coatcheck.server.services import ServicesOf
 
 __all__ = ["router"]
@@ -20,10 +20,8 @@ async def register(form: Registration, request: Request, services: ServicesOf, r
 
     403 where the operator has closed registration, 409 for a username that is taken, 429 after too many from one address.
     """
-    if services.settings.registration == "closed":
-        raise ProblemError(403, "Accounts are made by the operator here, not by visitors.")
-    async with services.attempts.registration(request):
-        user = await services.accounts.register(form.username, form.password.get_secret_value(), form.name)
+    password = form.password.get_secret_value()
+    user = await users.register(services, request, username=form.username, password=password, name=form.name)
     response.headers["location"] = f"/v1/users/{user.id}"
     return me(user)
 
@@ -31,9 +29,7 @@ async def register(form: Registration, request: Request, services: ServicesOf, r
 @router.get("/v1/users/{user_id}", responses=documented(401, 404, 503))
 async def show_user(user_id: str, session: LoginSession, services: ServicesOf) -> Person:
     """What any logged-in user may know of another."""
-    user = await services.accounts.get(user_id)
-    if user is None:
-        raise ProblemError(404, "There is no user with this id.")
+    user = await users.find_user(services, user_id)
     return Person(id=user.id, name=user.name)
 
 
@@ -45,7 +41,7 @@ async def show_me(user: LoginUser) -> Me:
 
 @router.post("/v1/me/password", responses=documented(400, 401, 403, 413, 422, 429, 503))
 async def change_password(
-    form: ChangedPassword, request: Request, session: LoginSession, user: LoginUser, services: ServicesOf
+    form: ChangedPassword, request: Request, session: LoginSession, services: ServicesOf
 ) -> LoggedIn | TokenLogin:
     """Change the password. Ends every other session of the user; this one goes on under a new secret.
 
@@ -53,23 +49,11 @@ async def change_password(
 
     403 where the current password is not right, 429 after too many that were not.
     """
-    async with services.attempts.password(request, user.username, user) as attempt:
-        if not await services.accounts.verify(user, form.current_password.get_secret_value()):
-            raise ProblemError(403, "The current password is not right.")
-        await attempt.refund()
-    await services.accounts.set_password(user.id, form.new_password.get_secret_value())
-    try:
-        # After the change: whoever logs in with the old password meanwhile has read the epoch that ends here.
-        await services.sessions.end_user(user.id, keep=session.id, reason="password changed")
-        # Exactly what the store has now: this session with the new epoch, or SessionEnded if somebody ended it.
-        await session.reload()
-    except StoreUnavailable as error:
-        raise ProblemError(
-            503,
-            "The password was changed, but the sessions cannot be asked right now: your other sessions may still live. "
-            "End them when this is over.",
-            headers={"retry-after": str(error.retry_after)},
-        ) from None
-    record = session.record
-    assert record is not None
-    return await enter_session(request, session, services, user, epoch=record.epoch)
+    entered = await users.change_password(
+        services,
+        request,
+        session,
+        current_password=form.current_password.get_secret_value(),
+        new_password=form.new_password.get_secret_value(),
+    )
+    return login_view(entered)

@@ -28,18 +28,22 @@ export function account(guard, leave) {
       count: all.length,
     });
     $("end-others").hidden = all.length < 2;
+    const focused = document.activeElement.id;
     $("sessions").replaceChildren(...all.map(row));
+    $(focused)?.focus();
+    return all;
   }
 
   function row(session) {
     const item = $("session-row").content.cloneNode(true).firstElementChild;
     const { words, kind } = device(session.user_agent);
     item.querySelector("use").setAttribute("href", `#i-${kind}`);
-    put(item, { device: words, address: session.address || "Address unknown" });
+    put(item, { device: session.name || words, address: session.address || "Address unknown" });
     time(part(item, "created"), session.created_at);
     time(part(item, "seen"), session.last_seen_at);
     const button = part(item, "end");
     (session.current ? button : part(item, "here")).remove(); // this one ends by logging out
+    button.id = session.id;
     button.setAttribute("aria-label", `End ${words}, logged in ${when(session.created_at)}`);
     button.addEventListener("click", () => guard(button, async () => {
       await call("DELETE", `/v1/sessions/${session.id}`).catch((error) => {
@@ -94,5 +98,5 @@ export function account(guard, leave) {
     notify("Password changed. Your other sessions have ended.");
   });
 
-  return { show, refresh };
+  return { show, refresh, sessions };
 }

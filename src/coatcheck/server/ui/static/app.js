@@ -53,6 +53,7 @@ async function enter(why) {
     await home.show(await call("GET", "/v1/me"));
     history.replaceState(null, "", "/");
     show("account", "Your sessions");
+    import("./events.js").then(({ follow }) => follow(home, enter), () => {}); // it does without, if need be
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     if (error.status === 401) return why ? (leave(), complain($("log-in"), why)) : form();
@@ -85,9 +86,4 @@ handle($("sign-up"), async (fields) => {
 
 $("again").addEventListener("click", ({ target }) => guard(target, enter));
 addEventListener("hashchange", () => $("welcome").hidden || form());
-// Whoever comes back to this tab sees how things are now, also if the session was ended elsewhere meanwhile.
-addEventListener("visibilitychange", () => {
-  if (document.visibilityState === "visible" && !$("account").hidden) guard(null, home.refresh);
-});
-
 enter();

@@ -81,6 +81,6 @@ def _server(postgres: PostgresServer) -> None:
 
 
 PostgresPromises.TestCase.settings = settings(
-    max_examples=3, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=6, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestPostgresPromises: Any = PostgresPromises.TestCase

@@ -13,8 +13,9 @@ try:
     import typer
     from typer.core import TyperGroup
 except ImportError:
-    missing = MissingDependency("typer", "server", "the command coatcheck")
-    raise SystemExit(f"coatcheck: {missing}, or 'coatcheck[probe]' for the inspector alone") from None
+    raise SystemExit(
+        f"coatcheck: {MissingDependency('typer', 'server', 'the command coatcheck')}, or 'coatcheck[probe]' for the inspector"
+    ) from None
 
 __all__ = ["app", "main"]
 

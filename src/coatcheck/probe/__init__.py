@@ -15,10 +15,10 @@ try:
     import h2 as _h2
     import h11 as _h11
     import wsproto as _wsproto
-except ImportError as error:
+except ImportError as _error:
     from coatcheck.errors import MissingDependency
 
-    raise MissingDependency(error.name or "aioquic", "probe", "coatcheck.probe") from None
+    raise MissingDependency(_error.name or "aioquic", "probe", "coatcheck.probe") from None
 
 from coatcheck.probe.errors import ProbeError, ProbeUsageError, Unreachable
 from coatcheck.probe.findings import Finding

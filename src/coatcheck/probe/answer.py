@@ -126,9 +126,9 @@ def _session(session: SessionReport) -> list[str]:
     known = {session.survives_connection, session.survives_address, *session.survives_version.values()}
     if "no" in known:
         return ["The session does not survive everything: see the findings."]
-    return [
-        f"The session is in the cookie ({joined(session.cookies)}), not in the connection: it was known again on each."
-    ]
+    cookies = "cookie" if len(session.cookies) == 1 else "cookies"
+    names = joined(session.cookies)
+    return [f"The session is in the {cookies} ({names}), not in the connection: it was known again on each."]
 
 
 def _verdict(findings: tuple[Finding, ...]) -> list[str]:

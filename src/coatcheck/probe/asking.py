@@ -25,8 +25,8 @@ class Asker:
     """Asks for one URL, with the cookies that came so far."""
 
     def __init__(self, options: Options, target: Target) -> None:
-        self.target = target
-        self.jar = CookieJar(options.cookies)
+        self.target: Target = target
+        self.jar: CookieJar = CookieJar(options.cookies)
         self.reactions: list[Reaction] = []
         self.caching: Caching | None = None
         self._method = "HEAD" if options.head else "GET"

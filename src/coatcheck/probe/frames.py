@@ -133,9 +133,9 @@ class H3HeaderCounter:
     def __init__(self) -> None:
         self._rest = b""
         self._left = 0
-        self.header_bytes = 0
+        self.header_bytes: int = 0
         """What HEADERS frames have carried of QPACK so far; a frame counts as soon as it begins."""
-        self.goaway = False
+        self.goaway: bool = False
 
     def feed(self, data: bytes) -> None:
         """Take a piece, cut anywhere."""
@@ -162,7 +162,7 @@ class H3UniStream:
         self._head = b""
         self._control = H3HeaderCounter()
         self.kind: int | None = None
-        self.encoder_bytes = 0
+        self.encoder_bytes: int = 0
         """What a QPACK encoder stream has carried."""
 
     @property

@@ -58,11 +58,11 @@ class Http2Connection:
         self._settled = asyncio.Event()
         self._ended: Failure | None = None
         self.goaway: Goaway | None = None
-        self.refused = 0
+        self.refused: int = 0
         """Streams that the server refused because there were too many (REFUSED_STREAM)."""
         self.announced_streams: int | None = None
         """SETTINGS_MAX_CONCURRENT_STREAMS; None: no limit announced."""
-        self.websockets = False
+        self.websockets: bool = False
         """SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441, section 3)."""
         self._http.local_settings[SettingCodes.ENABLE_PUSH] = 0
         self._http.initiate_connection()

@@ -40,7 +40,7 @@ class Http3Connection:
         self._uni: dict[int, H3UniStream] = {}
         self._opened = 0
         self._settled = asyncio.Event()
-        self.refused = 0
+        self.refused: int = 0
         """Requests that the server rejected unseen (H3_REQUEST_REJECTED)."""
         link.attach(self)
         link.transmit()

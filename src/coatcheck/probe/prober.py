@@ -41,14 +41,14 @@ class Prober:
         self.options = options
         self.asked: Target = parse_target(url)
         self.target: Target = self.asked
-        self.asker = Asker(options, self.target)
-        self.trace = Trace()
+        self.asker: Asker = Asker(options, self.target)
+        self.trace: Trace = Trace()
         self.resolved: Resolved | None = None
         self.reached: Reached | None = None
         self.redirects: list[Redirect] = []
         self.notes: dict[Version, VersionNotes] = {}
         self.websockets: dict[Version, WebSocketFacts] = {}
-        self.complete = False
+        self.complete: bool = False
         """Whether all that was asked for was measured."""
         self._on_progress: OnProgress = on_progress or _quiet
         self._done = 0

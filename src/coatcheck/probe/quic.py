@@ -146,7 +146,7 @@ class QuicLink(asyncio.DatagramProtocol):
         self.record = record
         self.ticket: SessionTicket | None = None
         """The latest session ticket that the server gave."""
-        self.quic = Quic(configuration=client.configuration(), session_ticket_handler=self._ticket_came)
+        self.quic: Quic = Quic(configuration=client.configuration(), session_ticket_handler=self._ticket_came)
         self._receiver: QuicReceiver | None = None
         self._early: list[QuicEvent] = []
         self.handshake: HandshakeCompleted | None = None

@@ -49,7 +49,7 @@ class VersionRun:
     ) -> None:
         self.kept: AnyConnection | None = None
         self._last: AnyConnection | None = None
-        self.session_checked = False
+        self.session_checked: bool = False
         """Whether requests without a cookie and with one made up were sent."""
         self._version: Version = version
         self._notes = notes

@@ -17,7 +17,7 @@ class Tunnel:
         self._send = send
         self._came: asyncio.Queue[bytes | Ending] = asyncio.Queue()
         self.ending: Ending | None = None
-        self.read_to_end = False
+        self.read_to_end: bool = False
 
     def write(self, data: bytes) -> None:
         """Send bytes to the other side."""

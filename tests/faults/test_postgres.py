@@ -73,16 +73,15 @@ class Acknowledged:
             assert session_id not in records or key in records[session_id].values, "an acknowledged change is gone"
 
 
-@pytest.mark.parametrize("way", ["alone", "behind PgBouncer"])
-async def test_what_was_acknowledged_survives_kill_9_of_the_server(start_postgres: StartPostgres, way: str) -> None:
+async def survive_a_crash(start_postgres: StartPostgres, *, pooled: bool) -> None:
     # Without a writer that runs by itself: what nobody waited for is not on the disk.
     server = start_postgres(durable=True, wal_writer_delay="10s")
-    bouncer = PgBouncer(server) if way != "alone" else None
+    bouncer = PgBouncer(server) if pooled else None
     try:
         url = server.url() if bouncer is None else bouncer.url(feed_url=f"//127.0.0.1:{server.port}")
         await migrated(url)
         async with started(url, connect_timeout=0.5) as store:
-            assert store.pooled == (bouncer is not None)
+            assert store.pooled == pooled
             stream = store.changes()
             told_of = Acknowledged()
             barrier = asyncio.Barrier(8)
@@ -107,6 +106,10 @@ async def test_what_was_acknowledged_survives_kill_9_of_the_server(start_postgre
     finally:
         if bouncer is not None:
             bouncer.close()
+
+
+async def test_what_was_acknowledged_survives_kill_9_of_the_server(start_postgres: StartPostgres) -> None:
+    await survive_a_crash(start_postgres, pooled=False)
 
 
 async def test_unlogged_tables_are_empty_after_a_crash_and_everybody_is_logged_out(

@@ -31,6 +31,7 @@ _ALWAYS = {
     "shared_buffers": "16MB",
     "max_wal_size": "128MB",
     "deadlock_timeout": "100ms",
+    "dynamic_shared_memory_type": "mmap",  # so that a server that was killed leaves nothing outside of its directory
     "log_min_messages": "warning",
 }
 
@@ -220,6 +221,11 @@ class PostgresServer:
             os.kill(pid, signal.SIGCONT)
 
     def close(self) -> None:
+        if self._process is None:
+            # What was killed has left its 56 bytes of System V shared memory, which the file names by key and id.
+            with contextlib.suppress(OSError, IndexError):
+                lines = (self.directory / "data" / "postmaster.pid").read_text().splitlines()
+                subprocess.run(_as_nobody(["ipcrm", "-m", lines[6].split()[1]]), check=False, capture_output=True)
         self._end(signal.SIGQUIT)  # at once: nothing of it is wanted any more
         shutil.rmtree(self.directory, ignore_errors=True)
 

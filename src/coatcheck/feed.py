@@ -85,6 +85,9 @@ class Feed:
                 _log.exception("waiting for the change feed failed and goes on")
                 await asyncio.sleep(0.05)
             self.poll()
+            if self._failing:
+                # What is there cannot be read, so `wait` returns at once: without a pause this would starve the node.
+                await asyncio.sleep(0.05)
 
     async def aclose(self) -> None:
         """Stop reading."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -298,3 +299,32 @@ async def test_behind_is_the_streams_own() -> None:
     assert not rig.feed.behind()
     rig.stream.queue.append(Change("ended", "a"))
     assert rig.feed.behind()
+
+
+async def test_a_feed_that_cannot_be_read_though_something_is_there_leaves_the_loop_to_others() -> None:
+    polls = 0
+
+    class Unreadable:
+        def behind(self) -> bool:
+            return True
+
+        def poll(self, deliver: Any) -> None:
+            nonlocal polls
+            polls += 1
+            raise StoreUnavailable("unreadable")
+
+        def confirmed(self) -> float:
+            return float("-inf")
+
+        async def wait(self) -> None:
+            await asyncio.sleep(0)
+
+        async def aclose(self) -> None: ...
+
+    clock = ManualClock()
+    cache = NearCache(max_entries=1, max_bytes=1, max_staleness=2.0, clock=clock)
+    feed = Feed(Unreadable(), cache, LiveConnections(clock), max_staleness=2.0, doubt=lambda ids: None)
+    running = asyncio.create_task(feed.run())
+    await asyncio.sleep(0.2)
+    running.cancel()
+    assert 1 <= polls <= 6, "every 50 ms, not as often as it can"

@@ -4,6 +4,7 @@ What protoc itself writes refuses every runtime of protobuf that is older than p
 terms of protobuf's public interface, which works with whatever the package is installed with.
 """
 
+import re
 import sys
 import tempfile
 from importlib.resources import files
@@ -42,6 +43,8 @@ def generate(source: str) -> tuple[str, str]:
         types = Path(made, source.replace(".proto", "_pb2.pyi")).read_text()
     for message in file.message_type:
         _drop_json_names(message)
+    # A bare Mapping is of unknown types, and then so is whatever takes a message.
+    types = re.sub(r"(?<!as )\b_Mapping\b(?!\[)", "_Mapping[str, object]", types)
     return _module(source, file), f"# Written by `make proto`: do not edit.\n{types}"
 
 

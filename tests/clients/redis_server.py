@@ -13,16 +13,21 @@ from types import TracebackType
 __all__ = ["RedisCluster", "RedisServer", "free_port", "redis_cli"]
 
 
-def free_port() -> int:
-    """A port that nobody listens on now; below the range from which the kernel takes ports for clients."""
+def free_port(*also: int) -> int:
+    """A port that nobody listens on now, nor on those so much higher; below the range that clients' ports are from."""
     while True:
-        port = 10_000 + int.from_bytes(os.urandom(2), "big") % 20_000
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        port = 10_000 + int.from_bytes(os.urandom(2), "big") % 10_000
+        if all(_is_free(port + more) for more in (0, *also)):
             return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 class RedisServer:
@@ -95,7 +100,9 @@ class RedisServer:
         deadline = time.monotonic() + 10
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"the server did not start: {self._said()}")
+                said = self._said()
+                self.stop()
+                raise AssertionError(f"the server did not start: {said}")
             time.sleep(0.005)
 
     def _said(self) -> str:
@@ -138,6 +145,12 @@ class RedisServer:
         self.stop()
 
 
+def _roles(text: str) -> list[tuple[str, bool]]:
+    """Each node's id, and whether it is a primary, as one of them sees it."""
+    lines = [line.split() for line in text.splitlines()]
+    return [(line[0], "master" in line[2]) for line in lines if "handshake" not in line[2]]
+
+
 def redis_cli(port: int, *command: str) -> str:
     """Type a command into redis-cli; give what it printed."""
     typed = ["redis-cli", "-h", "127.0.0.1", "-p", str(port), *command]
@@ -165,7 +178,7 @@ class RedisCluster:
     @staticmethod
     def node(**settings: str) -> RedisServer:
         """A server that can be part of a cluster. Others wait for it for ten seconds: a busy machine is no failure."""
-        port = free_port()  # below 55,536, so that the bus's port is one too
+        port = free_port(10_000)  # where the nodes talk among themselves
         common = {
             "cluster_enabled": "yes",
             "cluster_node_timeout": "10000",
@@ -179,14 +192,19 @@ class RedisCluster:
 
     @staticmethod
     def wait_for(nodes: list[RedisServer]) -> None:
-        """Wait until these nodes are a cluster."""
+        """Wait until these nodes are a cluster, and agree on who of them is a primary."""
         deadline = time.monotonic() + 30
-        for node in nodes:
-            while "cluster_state:ok" not in (info := node.cli("CLUSTER", "INFO")) or (
-                f"cluster_known_nodes:{len(nodes)}" not in info
+        while True:
+            states = [node.cli("CLUSTER", "INFO") for node in nodes]
+            views = {frozenset(_roles(node.cli("CLUSTER", "NODES"))) for node in nodes}
+            if (
+                len(views) == 1
+                and len(next(iter(views))) == len(nodes)
+                and all("state:ok" in state for state in states)
             ):
-                assert time.monotonic() < deadline, "the cluster does not come about"
-                time.sleep(0.02)
+                return
+            assert time.monotonic() < deadline, "the cluster does not come about"
+            time.sleep(0.02)
 
     @property
     def url(self) -> str:

@@ -216,7 +216,7 @@ async def test_batches_that_overlap_wait_for_each_other_in_one_order(
     await migrated(url)
     ids = [f"s{number:03}" for number in range(120)]
     before = postgres.by_hand("SELECT deadlocks FROM pg_stat_database WHERE datname = 'postgres'")
-    async with started(url) as one, started(url) as two:
+    async with started(url, timeout=20.0) as one, started(url, timeout=20.0) as two:
         await asyncio.gather(*(one.create(record(session_id)) for session_id in ids))
         await asyncio.gather(
             *(
@@ -271,7 +271,7 @@ async def test_another_default_isolation_changes_nothing(
     )
     for url in (postgres.url(database=schema), pgbouncer.url(database=schema, feed_url=f"//127.0.0.1:{postgres.port}")):
         await migrated(url)
-        async with started(url) as one, started(url) as two:
+        async with started(url, timeout=20.0) as one, started(url, timeout=20.0) as two:
             name = "pooled" if one.pooled else "alone"
             await one.create(record(name))
             epoch = await one.epoch(name)

@@ -183,8 +183,9 @@ async def test_what_stands_in_the_columns_counts(postgres: PostgresServer, schem
 async def test_there_are_never_more_connections_than_allowed_and_idle_ones_are_used_again(
     postgres: PostgresServer, schema: str
 ) -> None:
-    url = await migrated(postgres.url(schema=schema))
-    ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'coatcheck'"
+    postgres.by_hand(f"CREATE ROLE {schema} LOGIN SUPERUSER")
+    url = await migrated(postgres.url(schema=schema, user=schema))
+    ours = f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{schema}'"
     async with started(url, pool_size=3) as store, connected(postgres) as look:
         before = await look.fetchval(ours)
         assert before >= 2  # the feed's

@@ -1,7 +1,9 @@
 """gRPC servers: every call has its session, in handlers of every kind, and what they change is stored as over HTTP."""
 
 import asyncio
+import importlib
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,7 @@ import h2.config
 import h2.connection
 import pytest
 
-from coatcheck import UsageError, current_session
+from coatcheck import MissingDependency, UsageError, current_session
 from coatcheck.integrations.grpc import SessionInterceptor, require_fresh, require_login
 from tests.core.integrations.grpc_site import (
     BOTH,
@@ -657,3 +659,11 @@ async def test_async_handlers_have_the_context_that_grpc_gives_them() -> None:
         site.serve(UNARY, handler)
         assert await status(site.call(UNARY, timeout=5)) == (grpc.StatusCode.NOT_FOUND, "none of these")
         await asyncio.wait_for(done.wait(), 5)
+
+
+def test_without_grpc_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("coatcheck.integrations.grpc")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "grpc.aio", None)
+    with pytest.raises(MissingDependency, match=r"grpcio: pip install 'coatcheck\[grpc\]'"):
+        importlib.import_module("coatcheck.integrations.grpc")

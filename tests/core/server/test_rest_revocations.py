@@ -139,7 +139,9 @@ async def test_a_new_secret_is_told_with_its_generation_once(tmp_path: Path) -> 
             assert record is not None
             for _ in range(3):
                 assert (await house.sessions.apply(record, Changes(set={"n": b"\x01"}))) is not None
-            assert [data["gen"] for _, data in await feed.told()] == [record.generation]
+            _, data, _ = await feed.until("generation")
+            assert data["gen"] == record.generation
+            assert await feed.told() == []
 
 
 async def test_what_is_typed_by_hand_is_asked_for_before_anything_later_is_confirmed(tmp_path: Path) -> None:

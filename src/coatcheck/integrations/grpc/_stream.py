@@ -89,11 +89,11 @@ class Stream:
 
     async def _abort(self, task: "asyncio.Future[Any]", reason: str) -> None:
         context = self._call.context
+        if self._call.sending is not None:
+            await asyncio.wait((self._call.sending,), timeout=PATIENCE)
         if context.done():
             await self._see_out(task)  # the handler has answered in this very moment
             return
-        if self._call.sending is not None:
-            await asyncio.wait((self._call.sending,), timeout=PATIENCE)
         abort = keep(asyncio.ensure_future(stream_ended(reason).give(context)))
         task.cancel()
         await self._see_out(abort, task)

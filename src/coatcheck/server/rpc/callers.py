@@ -56,8 +56,11 @@ def guarded(handler: Handler) -> Handler:
     @functools.wraps(handler)
     async def wrapped(request: Any, context: Any) -> Any:
         begun = perf_counter()
+        status: str | None = None
         try:
-            return await handler(request, context)
+            response = await handler(request, context)
+            status = grpc.StatusCode.OK.name
+            return response
         except (grpc.aio.BaseError, StoreUnavailable, SessionRefused):
             raise
         except (AccountsUnavailable, AccountsNotStarted) as error:
@@ -68,8 +71,12 @@ def guarded(handler: Handler) -> Handler:
             await context.abort(grpc.StatusCode.INTERNAL, "The server failed to answer this call.")
         finally:
             if _log.isEnabledFor(logging.INFO):
-                code = context.code() or grpc.StatusCode.OK
-                seen = {"rpc": handler.__name__, "status": code.name, "ms": round((perf_counter() - begun) * 1000, 2)}
+                code = context.code()
+                seen = {
+                    "rpc": handler.__name__,
+                    "status": status if code is None else code.name,
+                    "ms": round((perf_counter() - begun) * 1000, 2),
+                }
                 _log.info("rpc", extra=seen)
 
     return wrapped

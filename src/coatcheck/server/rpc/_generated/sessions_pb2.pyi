@@ -54,7 +54,7 @@ class Session(_message.Message):
     method: str
     address: str
     user_agent: str
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., current: _Optional[bool] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., authenticated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_seen_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[SessionKind, str]] = ..., method: _Optional[str] = ..., address: _Optional[str] = ..., user_agent: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., current: _Optional[bool] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, object]]] = ..., authenticated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, object]]] = ..., last_seen_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, object]]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, object]]] = ..., kind: _Optional[_Union[SessionKind, str]] = ..., method: _Optional[str] = ..., address: _Optional[str] = ..., user_agent: _Optional[str] = ...) -> None: ...
 
 class ListRequest(_message.Message):
     __slots__ = ()
@@ -64,7 +64,7 @@ class ListResponse(_message.Message):
     __slots__ = ("sessions",)
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     sessions: _containers.RepeatedCompositeFieldContainer[Session]
-    def __init__(self, sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ...) -> None: ...
+    def __init__(self, sessions: _Optional[_Iterable[_Union[Session, _Mapping[str, object]]]] = ...) -> None: ...
 
 class EndRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -102,7 +102,7 @@ class CheckRequest(_message.Message):
     sec_fetch_site: str
     plain_http: bool
     max_age: _duration_pb2.Duration
-    def __init__(self, cookie: _Optional[str] = ..., access_token: _Optional[str] = ..., method: _Optional[str] = ..., origin: _Optional[str] = ..., sec_fetch_site: _Optional[str] = ..., plain_http: _Optional[bool] = ..., max_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    def __init__(self, cookie: _Optional[str] = ..., access_token: _Optional[str] = ..., method: _Optional[str] = ..., origin: _Optional[str] = ..., sec_fetch_site: _Optional[str] = ..., plain_http: _Optional[bool] = ..., max_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping[str, object]]] = ...) -> None: ...
 
 class CheckResponse(_message.Message):
     __slots__ = ("identity", "refusal")
@@ -110,7 +110,7 @@ class CheckResponse(_message.Message):
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     identity: Identity
     refusal: Refusal
-    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+    def __init__(self, identity: _Optional[_Union[Identity, _Mapping[str, object]]] = ..., refusal: _Optional[_Union[Refusal, _Mapping[str, object]]] = ...) -> None: ...
 
 class Identity(_message.Message):
     __slots__ = ("user_id", "username", "session_id", "session_kind", "authenticated_at", "expires_at")
@@ -126,7 +126,7 @@ class Identity(_message.Message):
     session_kind: SessionKind
     authenticated_at: _timestamp_pb2.Timestamp
     expires_at: _timestamp_pb2.Timestamp
-    def __init__(self, user_id: _Optional[str] = ..., username: _Optional[str] = ..., session_id: _Optional[str] = ..., session_kind: _Optional[_Union[SessionKind, str]] = ..., authenticated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, user_id: _Optional[str] = ..., username: _Optional[str] = ..., session_id: _Optional[str] = ..., session_kind: _Optional[_Union[SessionKind, str]] = ..., authenticated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, object]]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, object]]] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("reason", "detail")
@@ -162,7 +162,7 @@ class WatchResponse(_message.Message):
     REVOCATION_FIELD_NUMBER: _ClassVar[int]
     activity: Told
     revocation: Revocation
-    def __init__(self, activity: _Optional[_Union[Told, _Mapping]] = ..., revocation: _Optional[_Union[Revocation, _Mapping]] = ...) -> None: ...
+    def __init__(self, activity: _Optional[_Union[Told, _Mapping[str, object]]] = ..., revocation: _Optional[_Union[Revocation, _Mapping[str, object]]] = ...) -> None: ...
 
 class Told(_message.Message):
     __slots__ = ("place", "begin", "reset", "heartbeat", "event")
@@ -176,7 +176,7 @@ class Told(_message.Message):
     reset: Reset
     heartbeat: Heartbeat
     event: Event
-    def __init__(self, place: _Optional[str] = ..., begin: _Optional[_Union[Begin, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., event: _Optional[_Union[Event, _Mapping]] = ...) -> None: ...
+    def __init__(self, place: _Optional[str] = ..., begin: _Optional[_Union[Begin, _Mapping[str, object]]] = ..., reset: _Optional[_Union[Reset, _Mapping[str, object]]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping[str, object]]] = ..., event: _Optional[_Union[Event, _Mapping[str, object]]] = ...) -> None: ...
 
 class Begin(_message.Message):
     __slots__ = ()
@@ -227,7 +227,7 @@ class Event(_message.Message):
     session_id: str
     at: _timestamp_pb2.Timestamp
     detail: _containers.ScalarMap[str, str]
-    def __init__(self, kind: _Optional[_Union[Event.Kind, str]] = ..., session_id: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., detail: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    def __init__(self, kind: _Optional[_Union[Event.Kind, str]] = ..., session_id: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, object]]] = ..., detail: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Revocation(_message.Message):
     __slots__ = ("begin", "reset", "session_ended", "generation_changed", "user_in_doubt", "confirmed")
@@ -237,14 +237,14 @@ class Revocation(_message.Message):
         TOKEN_LIFETIME_FIELD_NUMBER: _ClassVar[int]
         since: _timestamp_pb2.Timestamp
         token_lifetime: _duration_pb2.Duration
-        def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., token_lifetime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+        def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, object]]] = ..., token_lifetime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping[str, object]]] = ...) -> None: ...
     class SessionEnded(_message.Message):
         __slots__ = ("session_id", "at")
         SESSION_ID_FIELD_NUMBER: _ClassVar[int]
         AT_FIELD_NUMBER: _ClassVar[int]
         session_id: str
         at: _timestamp_pb2.Timestamp
-        def __init__(self, session_id: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+        def __init__(self, session_id: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, object]]] = ...) -> None: ...
     class GenerationChanged(_message.Message):
         __slots__ = ("session_id", "generation", "at")
         SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -253,21 +253,21 @@ class Revocation(_message.Message):
         session_id: str
         generation: int
         at: _timestamp_pb2.Timestamp
-        def __init__(self, session_id: _Optional[str] = ..., generation: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+        def __init__(self, session_id: _Optional[str] = ..., generation: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, object]]] = ...) -> None: ...
     class UserInDoubt(_message.Message):
         __slots__ = ("user_id", "at")
         USER_ID_FIELD_NUMBER: _ClassVar[int]
         AT_FIELD_NUMBER: _ClassVar[int]
         user_id: str
         at: _timestamp_pb2.Timestamp
-        def __init__(self, user_id: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+        def __init__(self, user_id: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, object]]] = ...) -> None: ...
     class Confirmed(_message.Message):
         __slots__ = ("place", "after_arrival")
         PLACE_FIELD_NUMBER: _ClassVar[int]
         AFTER_ARRIVAL_FIELD_NUMBER: _ClassVar[int]
         place: str
         after_arrival: _duration_pb2.Duration
-        def __init__(self, place: _Optional[str] = ..., after_arrival: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+        def __init__(self, place: _Optional[str] = ..., after_arrival: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping[str, object]]] = ...) -> None: ...
     BEGIN_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
     SESSION_ENDED_FIELD_NUMBER: _ClassVar[int]
@@ -280,7 +280,7 @@ class Revocation(_message.Message):
     generation_changed: Revocation.GenerationChanged
     user_in_doubt: Revocation.UserInDoubt
     confirmed: Revocation.Confirmed
-    def __init__(self, begin: _Optional[_Union[Revocation.Since, _Mapping]] = ..., reset: _Optional[_Union[Revocation.Since, _Mapping]] = ..., session_ended: _Optional[_Union[Revocation.SessionEnded, _Mapping]] = ..., generation_changed: _Optional[_Union[Revocation.GenerationChanged, _Mapping]] = ..., user_in_doubt: _Optional[_Union[Revocation.UserInDoubt, _Mapping]] = ..., confirmed: _Optional[_Union[Revocation.Confirmed, _Mapping]] = ...) -> None: ...
+    def __init__(self, begin: _Optional[_Union[Revocation.Since, _Mapping[str, object]]] = ..., reset: _Optional[_Union[Revocation.Since, _Mapping[str, object]]] = ..., session_ended: _Optional[_Union[Revocation.SessionEnded, _Mapping[str, object]]] = ..., generation_changed: _Optional[_Union[Revocation.GenerationChanged, _Mapping[str, object]]] = ..., user_in_doubt: _Optional[_Union[Revocation.UserInDoubt, _Mapping[str, object]]] = ..., confirmed: _Optional[_Union[Revocation.Confirmed, _Mapping[str, object]]] = ...) -> None: ...
 
 class ConverseRequest(_message.Message):
     __slots__ = ("id", "list", "end", "end_all", "rename", "subscribe")
@@ -296,7 +296,7 @@ class ConverseRequest(_message.Message):
     end_all: EndAllRequest
     rename: RenameRequest
     subscribe: SubscribeRequest
-    def __init__(self, id: _Optional[str] = ..., list: _Optional[_Union[ListRequest, _Mapping]] = ..., end: _Optional[_Union[EndRequest, _Mapping]] = ..., end_all: _Optional[_Union[EndAllRequest, _Mapping]] = ..., rename: _Optional[_Union[RenameRequest, _Mapping]] = ..., subscribe: _Optional[_Union[SubscribeRequest, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., list: _Optional[_Union[ListRequest, _Mapping[str, object]]] = ..., end: _Optional[_Union[EndRequest, _Mapping[str, object]]] = ..., end_all: _Optional[_Union[EndAllRequest, _Mapping[str, object]]] = ..., rename: _Optional[_Union[RenameRequest, _Mapping[str, object]]] = ..., subscribe: _Optional[_Union[SubscribeRequest, _Mapping[str, object]]] = ...) -> None: ...
 
 class RenameRequest(_message.Message):
     __slots__ = ("session_id", "name")
@@ -320,7 +320,7 @@ class ConverseResponse(_message.Message):
     ACTIVITY_FIELD_NUMBER: _ClassVar[int]
     reply: Reply
     activity: Told
-    def __init__(self, reply: _Optional[_Union[Reply, _Mapping]] = ..., activity: _Optional[_Union[Told, _Mapping]] = ...) -> None: ...
+    def __init__(self, reply: _Optional[_Union[Reply, _Mapping[str, object]]] = ..., activity: _Optional[_Union[Told, _Mapping[str, object]]] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("id", "list", "end", "end_all", "renamed", "subscribed", "error")
@@ -338,7 +338,7 @@ class Reply(_message.Message):
     renamed: Session
     subscribed: Subscribed
     error: Error
-    def __init__(self, id: _Optional[str] = ..., list: _Optional[_Union[ListResponse, _Mapping]] = ..., end: _Optional[_Union[EndResponse, _Mapping]] = ..., end_all: _Optional[_Union[EndAllResponse, _Mapping]] = ..., renamed: _Optional[_Union[Session, _Mapping]] = ..., subscribed: _Optional[_Union[Subscribed, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., list: _Optional[_Union[ListResponse, _Mapping[str, object]]] = ..., end: _Optional[_Union[EndResponse, _Mapping[str, object]]] = ..., end_all: _Optional[_Union[EndAllResponse, _Mapping[str, object]]] = ..., renamed: _Optional[_Union[Session, _Mapping[str, object]]] = ..., subscribed: _Optional[_Union[Subscribed, _Mapping[str, object]]] = ..., error: _Optional[_Union[Error, _Mapping[str, object]]] = ...) -> None: ...
 
 class Subscribed(_message.Message):
     __slots__ = ("topics",)

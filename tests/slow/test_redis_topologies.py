@@ -23,9 +23,11 @@ from tests.stores.redis_nodes import NOW, anew, confirmed, hold, identity, recor
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[list[RedisServer]]:
     """Two primaries with half of the slots each, and one that has none yet."""
-    # A primary that has given its last slot away would else become a replica of whoever has it now.
-    made = [RedisCluster.node(cluster_allow_replica_migration="no") for _ in range(3)]
+    made: list[RedisServer] = []
     try:
+        for _ in range(3):
+            # A primary that has given its last slot away would else become a replica of whoever has it now.
+            made.append(RedisCluster.node(cluster_allow_replica_migration="no"))
         made[0].cli("CLUSTER", "ADDSLOTSRANGE", "0", "8191")
         made[1].cli("CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
         for number, node in enumerate(made):

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
@@ -270,16 +271,22 @@ class Files:
 
 
 def certificate(directory: Path, *, age: timedelta = timedelta(0), name: str | None = None) -> Files:
-    """A certificate for localhost that was made so long ago (it is good for 90 days), or is for another name."""
-    now = datetime.now(UTC)
-    authority, authority_key = new_authority(now - age)
-    leaf, key = new_certificate(authority, authority_key, now - age)
-    if name is not None:
-        builder = x509.CertificateBuilder().subject_name(leaf.subject).issuer_name(leaf.issuer)
-        builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(leaf.not_valid_before_utc).not_valid_after(leaf.not_valid_after_utc)
-        names = x509.SubjectAlternativeName([x509.DNSName(name)])
-        leaf = builder.add_extension(names, critical=False).sign(authority_key, leaf.signature_hash_algorithm)
+    """A certificate for localhost and 127.0.0.1 that was made so long ago (it is good for 90 days), or is for another name."""
+    then = datetime.now(UTC) - age
+    authority, authority_key = new_authority(then)
+    template, key = new_certificate(authority, authority_key, then)
+    names: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    leaf = (
+        x509.CertificateBuilder()
+        .subject_name(template.subject)
+        .issuer_name(template.issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(template.not_valid_before_utc)
+        .not_valid_after(template.not_valid_after_utc)
+        .add_extension(x509.SubjectAlternativeName(names if name is None else [x509.DNSName(name)]), critical=False)
+        .sign(authority_key, template.signature_hash_algorithm)
+    )
     files = Files(directory / "ca.pem", directory / "leaf.pem", directory / "leaf.key")
     files.ca.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
     files.certificate.write_bytes(leaf.public_bytes(serialization.Encoding.PEM))

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from coatcheck.probe.errors import Failure
 from coatcheck.probe.target import Target
 from coatcheck.probe.trace import ConnectionTrace, RequestTrace, Trace
-from coatcheck.probe.words import seconds_in_words
+from coatcheck.probe.words import seconds_in_words, shortened
 
 __all__ = ["MOST_BODY", "MOST_HEAD", "Connection", "Headers", "Incoming", "Request", "Response"]
 
@@ -136,6 +136,15 @@ class Incoming:
             for name, value in headers
             if not name.startswith(b":")
         ]
+
+    def head_of_fields(self, version: str, headers: list[tuple[bytes, bytes]]) -> None:
+        """The header section of HTTP/2 and 3 came, with its status among the fields. Raises Failure."""
+        status = next((value for name, value in headers if name == b":status"), b"")
+        if not (len(status) == 3 and status.isdigit()):
+            raise Failure(
+                f"its response has no status that makes sense ('{shortened(status.decode('latin-1'))}')", "garbage"
+            )
+        self.head(int(status), version, headers)
 
     def body(self, data: bytes) -> None:
         """A piece of the body came. Raises Failure where it gets too long."""

@@ -233,15 +233,15 @@ def _connections(version: VersionReport) -> Iterator[Finding]:
         yield Finding(
             level="warn",
             code="few-streams",
-            title=f"{version.name}: no more than {count(version.streams.announced, 'request')} at once",
-            words="on one connection; the others wait in the client. RFC 9113, section 6.5.2, advises 100 or more.",
+            title=f"{version.name}: no more than {count(version.streams.announced, 'request')} at once on a connection",
+            words="The others wait in the client. RFC 9113, section 6.5.2, advises 100 or more.",
         )
     if version.streams is not None and version.streams.refused:
         yield Finding(
             level="warn",
             code="streams-refused",
             title=f"{version.name}: {count(version.streams.refused, 'request')} of those at once refused",
-            words="beyond what was announced; clients send them again, later.",
+            words="The server takes fewer than it announced; clients send the others again, later.",
         )
     if (
         version.at_once is not None

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -32,6 +31,7 @@ from coatcheck import (
     UsageError,
     current_session,
 )
+from coatcheck.integrations._sessions_thread import thread_of
 from coatcheck.integrations.flask import Coatcheck, LoginRequired, current_user_id, login_required, session
 from coatcheck.stores.memory import MemoryStore
 from coatcheck.testing import GatedStore, ManualClock
@@ -1028,11 +1028,12 @@ def test_an_application_factory_reads_the_configuration() -> None:
         coatcheck.close()
 
 
-def test_a_forked_child_makes_sessions_of_its_own_from_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_makes_sessions_of_its_own_from_the_url() -> None:
     apps, kept = [Flask("by URL"), Flask("by Sessions")], Sessions("memory://")
     coatcheck, other = Coatcheck(apps[0], "memory://"), Coatcheck(apps[1], kept)
     before = coatcheck.sessions
-    monkeypatch.setattr(os, "getpid", lambda: -1)  # as if this were the child
+    for sessions in (before, kept):
+        thread_of(sessions)._process = 0  # as if this were the child
     made = coatcheck.sessions
     assert made is not before
     assert coatcheck.sessions is made

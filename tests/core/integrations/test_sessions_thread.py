@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import os
 import threading
 import time
 import weakref
@@ -164,14 +163,12 @@ def test_a_store_that_hangs_while_it_is_closed_keeps_nobody_for_long(
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
-def test_in_a_forked_child_a_thread_that_ran_is_the_parents_and_one_that_never_began_is_begun(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_in_a_forked_child_a_thread_that_ran_is_the_parents_and_one_that_never_began_is_begun() -> None:
     ran, idle = SessionsThread(Sessions("memory://")), SessionsThread(Sessions("memory://"))
     ran.run(where())
     loop = ran.loop
     assert loop is not None
-    monkeypatch.setattr(os, "getpid", lambda: -1)  # as if this were the child
+    ran._process = idle._process = 0  # as if this were the child
     assert (ran.inherited, idle.inherited) == (True, True)
     with pytest.raises(UsageError, match="forked"):
         ran.run(where())

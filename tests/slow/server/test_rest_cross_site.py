@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.core.server.house import COOKIE, ORIGIN, PASSWORD, PLAIN_ORIGIN, House
-from tests.core.server.test_rest_verify import BROWSERS, browser
+from tests.slow.server.test_rest_verify import BROWSERS, browser
 
 
 async def unsafe_routes(client: httpx.AsyncClient) -> list[tuple[str, str]]:

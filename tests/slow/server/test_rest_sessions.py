@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from tests.core.server.house import PASSWORD, House, cookie_of, session_id
-from tests.core.server.test_rest_problems import assert_problem
+from tests.slow.server.test_rest_problems import assert_problem
 
 
 async def test_the_list_shows_ones_own_sessions_and_which_is_this_one(tmp_path: Path) -> None:

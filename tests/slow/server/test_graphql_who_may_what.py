@@ -11,8 +11,8 @@ import httpx
 from coatcheck.server.graphql.schema import schema
 from tests.core.graphql_client import GraphQLStream
 from tests.core.server.house import PASSWORD, House, bearer, log_in_for_tokens, session_id
-from tests.core.server.test_rest_who_may_what import admin_client, assert_fenced, service_client
-from tests.stores.server.test_graphql import enter
+from tests.slow.server.test_graphql import enter
+from tests.slow.server.test_rest_who_may_what import admin_client, assert_fenced, service_client
 
 OWNER = "owner"
 

@@ -19,7 +19,7 @@ from coatcheck.server.events import stream
 from coatcheck.tokens.sse import EventParser
 from tests.clients.streaming import StreamingTransport
 from tests.core.server.house import ORIGIN, PASSWORD, House, bearer, log_in_for_tokens, session_id
-from tests.core.server.test_rest_problems import assert_problem
+from tests.slow.server.test_rest_problems import assert_problem
 
 PATH = "/v1/events"
 

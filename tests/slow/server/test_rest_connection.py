@@ -9,7 +9,7 @@ from coatcheck.server.context import EDGE_STATISTICS_FILE
 from coatcheck.server.edge_feed import write_statistics
 from coatcheck.server.rest import health
 from tests.core.server.house import WORKER, House
-from tests.core.server.test_rest_problems import assert_problem
+from tests.slow.server.test_rest_problems import assert_problem
 
 
 async def test_the_connection_is_described_to_anybody(tmp_path: Path) -> None:

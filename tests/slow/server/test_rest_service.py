@@ -7,7 +7,7 @@ import pytest
 
 from coatcheck.accounts import ServiceAccounts
 from tests.core.server.house import House
-from tests.core.server.test_rest_problems import assert_problem
+from tests.slow.server.test_rest_problems import assert_problem
 
 URL = "https://orders.example.com"
 

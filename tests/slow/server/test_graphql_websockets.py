@@ -20,7 +20,7 @@ from tests.core.server.house import (
     log_in_for_tokens,
     session_id,
 )
-from tests.stores.server.test_graphql import data, enter
+from tests.slow.server.test_graphql import data, enter
 
 EVENTS = "subscription { sessionEvents { kind sessionId current reason } }"
 

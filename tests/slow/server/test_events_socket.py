@@ -17,7 +17,7 @@ from coatcheck.server.activity import following
 from coatcheck.server.commands import Commands
 from coatcheck.server.events import socket as module
 from tests.core.server.house import ORIGIN, PASSWORD, House, bearer, log_in_for_tokens, session_id
-from tests.core.server.test_rest_who_may_what import admin_client, service_client
+from tests.slow.server.test_rest_who_may_what import admin_client, service_client
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ import pytest
 from coatcheck.accounts import AccountsUnavailable
 from tests.core.graphql_client import GraphQLStream
 from tests.core.server.house import COOKIE, PASSWORD, House, log_in_for_tokens, session_id
-from tests.core.server.test_rest_who_may_what import assert_fenced
-from tests.stores.server.test_graphql import ask, data, enter
+from tests.slow.server.test_graphql import ask, data, enter
+from tests.slow.server.test_rest_who_may_what import assert_fenced
 
 GRAPHQL = "application/graphql-response+json"
 ANY = (

@@ -138,9 +138,12 @@ class Http2Connection:
         """Open a tunnel by extended CONNECT (RFC 8441); the response's status says whether there is one."""
         stream, opened = self._begin(request, end=False)
 
-        def send(data: bytes, end: bool) -> None:
-            if stream in self._streams:
-                self._http.send_data(stream, data, end_stream=end)
+        def send(data: bytes) -> None:
+            if stream in self._streams and self._ended is None:
+                try:
+                    self._http.send_data(stream, data)
+                except ProtocolError:
+                    return  # the stream is over, which whoever reads it is told
                 self._flush()
 
         opened.tunnel = Tunnel(send)

@@ -124,9 +124,9 @@ class Http3Connection:
         """Open a tunnel by extended CONNECT (RFC 9220); the response's status says whether there is one."""
         stream, opened = self._begin(request, end=False)
 
-        def send(data: bytes, end: bool) -> None:
-            if self._link.ended is None:
-                self._http.send_data(stream, data, end)
+        def send(data: bytes) -> None:
+            if self._link.ended is None and opened.tunnel is not None and opened.tunnel.ending is None:
+                self._http.send_data(stream, data, end_stream=False)
                 self._link.transmit()
 
         opened.tunnel = Tunnel(send)

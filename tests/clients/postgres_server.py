@@ -31,6 +31,7 @@ _ALWAYS = {
     "shared_buffers": "16MB",
     "max_wal_size": "128MB",
     "deadlock_timeout": "100ms",
+    "dynamic_shared_memory_type": "mmap",  # so that a server that was killed leaves nothing outside of its directory
     "log_min_messages": "warning",
 }
 
@@ -220,6 +221,11 @@ class PostgresServer:
             os.kill(pid, signal.SIGCONT)
 
     def close(self) -> None:
+        if self._process is None:
+            # What was killed has left its 56 bytes of System V shared memory, which the file names by key and id.
+            with contextlib.suppress(OSError, IndexError):
+                lines = (self.directory / "data" / "postmaster.pid").read_text().splitlines()
+                subprocess.run(_as_nobody(["ipcrm", "-m", lines[6].split()[1]]), check=False, capture_output=True)
         self._end(signal.SIGQUIT)  # at once: nothing of it is wanted any more
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -247,7 +253,9 @@ class PostgresServer:
 class PgBouncer:
     """A PgBouncer in front of a server, in transaction mode, with few connections so that clients share them."""
 
-    def __init__(self, server: PostgresServer, *, pool_mode: str = "transaction", pool_size: int = 4) -> None:
+    def __init__(
+        self, server: PostgresServer, *, pool_mode: str = "transaction", pool_size: int = 4, ignores: str = ""
+    ) -> None:
         self.directory = _directory()
         self.port = free_port()
         (self.directory / "users").write_text("".join(f'"{name}" ""\n' for name in ("postgres", "app")))
@@ -256,6 +264,7 @@ class PgBouncer:
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\nauth_type = trust\n"
             f"auth_file = {self.directory}/users\npool_mode = {pool_mode}\ndefault_pool_size = {pool_size}\n"
             "max_client_conn = 500\nserver_login_retry = 0.1\nserver_fast_close = 1\n"
+            f"ignore_startup_parameters = {ignores}\n"
         )
         for path in self.directory.iterdir():
             path.chmod(0o644)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from coatcheck import Sessions
 from coatcheck.errors import StoreUnavailable
 from tests.clients.postgres_server import PostgresServer
-from tests.faults.test_postgres import again, logged_in
+from tests.faults.test_postgres import again, logged_in, survive_a_crash
 from tests.stores.postgres_nodes import migrated
 
 StartPostgres = Callable[..., PostgresServer]
@@ -59,6 +59,12 @@ async def test_ten_seconds_of_silence_end_in_service_and_nobody_who_logged_out_b
             assert not node.feed_failing
             for number, token in enumerate(tokens):
                 assert await again(node, token) == (None if token in gone else f"user {number}")
+
+
+async def test_what_was_acknowledged_survives_kill_9_of_the_server_behind_pgbouncer(
+    start_postgres: StartPostgres,
+) -> None:
+    await survive_a_crash(start_postgres, pooled=True)
 
 
 async def test_after_a_failover_sessions_are_where_the_new_primary_has_them_and_ended_ones_stay_ended(

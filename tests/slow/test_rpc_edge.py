@@ -84,6 +84,13 @@ async def ended(made: Any) -> tuple[grpc.StatusCode, str, dict[str, Any]]:
         return await made.code(), await made.details(), dict(await made.trailing_metadata())
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    running = start_server(tmp_path_factory.mktemp("server"), "--workers", "2")
+    yield running
+    assert running.stop() == 0, running.said()
+
+
 async def test_streams_on_every_worker_end_with_the_session_wherever_it_is_ended(server: RunningServer) -> None:
     async with person(server) as ada, person(server) as bob:
         workers: set[str] = set()

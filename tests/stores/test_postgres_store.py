@@ -15,6 +15,7 @@ import pytest
 from coatcheck.errors import MissingDependency, SessionRefused, StoreUnavailable, UsageError, WrongEventLoop
 from coatcheck.record import Changes, SessionRecord
 from coatcheck.stores import _postgres_link, open_store
+from coatcheck.stores.contract import Change
 from coatcheck.stores.postgres import PostgresStore
 from tests.clients.postgres_server import Line, PgBouncer, PostgresServer, free_port
 from tests.stores.postgres_nodes import connected, migrated, started, told, waiting
@@ -340,6 +341,21 @@ async def test_a_pooler_that_was_not_recognised_is_named_by_the_error(postgres: 
             await store.read("a")
 
 
+async def test_a_pooler_that_takes_settings_and_forgets_them_is_found_out(
+    postgres: PostgresServer, schema: str
+) -> None:
+    await migrated(postgres.url(schema=schema))
+    ignored = "coatcheck.link,default_transaction_isolation,statement_timeout,idle_in_transaction_session_timeout,tcp_user_timeout"
+    bouncer = PgBouncer(postgres, ignores=ignored)
+    try:
+        async with started(bouncer.url(schema=schema, feed_url=f"//127.0.0.1:{postgres.port}")) as store:
+            assert store.pooled
+            await store.create(record("a"))
+            assert await store.end(["a"], reason="x", now=1.0) == ["a"]
+    finally:
+        bouncer.close()
+
+
 async def test_pgbouncer_can_be_named_in_advance_or_denied(
     postgres: PostgresServer, pgbouncer: PgBouncer, schema: str
 ) -> None:
@@ -388,8 +404,29 @@ def test_a_pooler_that_refuses_settings_is_recognised_behind_tls_that_was_only_p
     assert not _postgres_link._is_refusal(OSError())
 
 
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "postgresql.md"
+
+
+async def test_what_the_reference_types_by_hand_does_what_it_says(postgres: PostgresServer, schema: str) -> None:
+    postgres.by_hand(f"CREATE DATABASE {schema}")
+    url = await migrated(postgres.url(database=schema))
+    text = REFERENCE.read_text().partition("## By hand")[2].split("```")[1].replace("…", "user")
+    shown, deleted, emptied = [line.partition(";")[0] for line in text.strip().splitlines()]
+    async with started(url) as store:
+        await store.create(record("a", user_id="user", epoch=await store.epoch("user")))
+        await store.create(record("b"))
+        assert "1970-01-01 00:16:40" in postgres.by_hand(shown, database=schema)
+        postgres.by_hand(deleted, database=schema)
+        assert await store.alive(["a", "b"]) == {"b": 1}
+        postgres.by_hand(emptied, database=schema)
+        assert await store.alive(["a", "b"]) == {}
+        stream = store.changes()
+        postgres.by_hand('NOTIFY coatcheck, \'["missed","",0,0,""]\'', database=schema)
+        assert await told(stream, 1) == [Change("missed")]
+
+
 def test_the_reference_names_every_option() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "reference" / "postgresql.md").read_text()
+    text = REFERENCE.read_text()
     from coatcheck.stores import _postgres_url as url
 
     for name in url._OURS:

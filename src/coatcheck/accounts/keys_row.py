@@ -186,6 +186,7 @@ class PostgresRow:
     def close(self) -> None:
         loop, self._loop = self._loop, None
         engine, self._engine = self._engine, None
+        self._seen = (float("-inf"), None)
         if loop is None:
             return
 

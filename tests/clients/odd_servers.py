@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
@@ -22,8 +23,9 @@ from cryptography.hazmat.primitives import serialization
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import RequestReceived
-from h2.settings import SettingCodes
+from h2.events import DataReceived, RequestReceived
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
 
 from coatcheck.server.certificates import new_authority, new_certificate
 
@@ -130,19 +132,20 @@ async def http2(
     hold: float = 0.0,
     idle: float | None = None,
     tls: ssl.SSLContext | None = None,
+    websocket: Literal["", "reset", "end"] = "",
 ) -> AsyncGenerator[Site]:
-    """HTTP/2. Streams beyond `accept` are refused; answers are held back, so that requests are really open at once."""
+    """HTTP/2. With `websocket`, one is accepted, and cut off as soon as something is said on it. Streams beyond `accept` are refused; answers are held back, so that requests are really open at once."""
     site = Site(0, "https" if tls else "http")
 
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         site.connections += 1
         http = H2Connection(H2Configuration(client_side=False))
+        settings: dict[SettingCodes | int, int] = {}
         if announce is not None:
-            http.local_settings = type(http.local_settings)(
-                client=False, initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: announce}
-            )
-        else:
-            http.local_settings = type(http.local_settings)(client=False, initial_values={})
+            settings[SettingCodes.MAX_CONCURRENT_STREAMS] = announce
+        if websocket:
+            settings[SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1
+        http.local_settings = Settings(client=False, initial_values=settings)
         http.initiate_connection()
         writer.write(http.data_to_send())
         open_streams: set[int] = set()
@@ -160,9 +163,16 @@ async def http2(
             if answered == goaway_after:
                 writer.close()
 
-        with suppress(OSError, TimeoutError, ssl.SSLError):
+        with suppress(OSError, TimeoutError, ssl.SSLError, ProtocolError):
             while data := await asyncio.wait_for(reader.read(65536), idle):
                 for event in http.receive_data(data):
+                    if websocket and isinstance(event, RequestReceived):
+                        http.send_headers(event.stream_id or 0, [(":status", "200")])
+                        continue
+                    if websocket == "reset" and isinstance(event, DataReceived):
+                        http.reset_stream(event.stream_id or 0, ErrorCodes.INTERNAL_ERROR)
+                    elif websocket == "end" and isinstance(event, DataReceived):
+                        http.end_stream(event.stream_id or 0)
                     if not isinstance(event, RequestReceived) or event.stream_id is None:
                         continue
                     if len(open_streams) >= accept:
@@ -270,16 +280,22 @@ class Files:
 
 
 def certificate(directory: Path, *, age: timedelta = timedelta(0), name: str | None = None) -> Files:
-    """A certificate for localhost that was made so long ago (it is good for 90 days), or is for another name."""
-    now = datetime.now(UTC)
-    authority, authority_key = new_authority(now - age)
-    leaf, key = new_certificate(authority, authority_key, now - age)
-    if name is not None:
-        builder = x509.CertificateBuilder().subject_name(leaf.subject).issuer_name(leaf.issuer)
-        builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(leaf.not_valid_before_utc).not_valid_after(leaf.not_valid_after_utc)
-        names = x509.SubjectAlternativeName([x509.DNSName(name)])
-        leaf = builder.add_extension(names, critical=False).sign(authority_key, leaf.signature_hash_algorithm)
+    """A certificate for localhost and 127.0.0.1 that was made so long ago (it is good for 90 days), or is for another name."""
+    then = datetime.now(UTC) - age
+    authority, authority_key = new_authority(then)
+    template, key = new_certificate(authority, authority_key, then)
+    names: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    leaf = (
+        x509.CertificateBuilder()
+        .subject_name(template.subject)
+        .issuer_name(template.issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(template.not_valid_before_utc)
+        .not_valid_after(template.not_valid_after_utc)
+        .add_extension(x509.SubjectAlternativeName(names if name is None else [x509.DNSName(name)]), critical=False)
+        .sign(authority_key, template.signature_hash_algorithm)
+    )
     files = Files(directory / "ca.pem", directory / "leaf.pem", directory / "leaf.key")
     files.ca.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
     files.certificate.write_bytes(leaf.public_bytes(serialization.Encoding.PEM))

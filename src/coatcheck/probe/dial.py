@@ -1,4 +1,4 @@
-"""Opens connections of any version to one server, and takes up TLS sessions again. Leaves what is sent on them to `plan`."""
+"""Opens connections of any version to one server, and takes up TLS sessions again. Leaves what is sent on them to `run`."""
 
 import ssl
 from pathlib import Path

@@ -1,15 +1,15 @@
-"""A request and its response, whatever version carries them, and what a connection of any version can do. No I/O."""
+"""A request and its response, whatever version carries them. No I/O of its own; leaves sending to `http1`, `http2` and `http3`."""
 
 import hashlib
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from coatcheck.probe.errors import Failure
 from coatcheck.probe.target import Target
-from coatcheck.probe.trace import ConnectionTrace, RequestTrace, Trace
-from coatcheck.probe.words import seconds_in_words
+from coatcheck.probe.trace import RequestTrace, Trace
+from coatcheck.probe.words import seconds_in_words, shortened
 
-__all__ = ["MOST_BODY", "MOST_HEAD", "Connection", "Headers", "Incoming", "Request", "Response"]
+__all__ = ["MOST_BODY", "MOST_HEAD", "Headers", "Incoming", "Request", "Response"]
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -72,40 +72,6 @@ class Response(NamedTuple):
         return ", ".join(found) if found else None
 
 
-class Connection(Protocol):
-    """What `plan` needs of a connection, whatever its version."""
-
-    @property
-    def record(self) -> ConnectionTrace:
-        """Its record in the trace."""
-        ...
-
-    @property
-    def usable(self) -> bool:
-        """Whether another request can be sent, as far as is known here."""
-        ...
-
-    def room(self) -> int:
-        """How many more requests can be open at once just now; 0 where the connection is over."""
-        ...
-
-    async def settled(self) -> None:
-        """Wait until the server has said what it allows, or is not going to."""
-        ...
-
-    async def exchange(self, request: Request) -> Response:
-        """Send a request and wait for the whole response. Raises Failure."""
-        ...
-
-    async def wait_ended(self) -> None:
-        """Wait until the connection is over, whoever ends it."""
-        ...
-
-    def close(self) -> None:
-        """End it from our side."""
-        ...
-
-
 class Incoming:
     """A response that is on its way: collects it, and keeps its record."""
 
@@ -136,6 +102,15 @@ class Incoming:
             for name, value in headers
             if not name.startswith(b":")
         ]
+
+    def head_of_fields(self, version: str, headers: list[tuple[bytes, bytes]]) -> None:
+        """The header section of HTTP/2 and 3 came, with its status among the fields. Raises Failure."""
+        status = next((value for name, value in headers if name == b":status"), b"")
+        if not (len(status) == 3 and status.isdigit()):
+            raise Failure(
+                f"its response has no status that makes sense ('{shortened(status.decode('latin-1'))}')", "garbage"
+            )
+        self.head(int(status), version, headers)
 
     def body(self, data: bytes) -> None:
         """A piece of the body came. Raises Failure where it gets too long."""

@@ -27,6 +27,7 @@ _FEW_REQUESTS = 100
 _FEW_STREAMS = 100
 """RFC 9113, section 6.5.2, advises no less."""
 _SOON = 14.0
+_NORMAL = 1000
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,15 +234,15 @@ def _connections(version: VersionReport) -> Iterator[Finding]:
         yield Finding(
             level="warn",
             code="few-streams",
-            title=f"{version.name}: no more than {count(version.streams.announced, 'request')} at once",
-            words="on one connection; the others wait in the client. RFC 9113, section 6.5.2, advises 100 or more.",
+            title=f"{version.name}: no more than {count(version.streams.announced, 'request')} at once on a connection",
+            words="The others wait in the client. RFC 9113, section 6.5.2, advises 100 or more.",
         )
     if version.streams is not None and version.streams.refused:
         yield Finding(
             level="warn",
             code="streams-refused",
             title=f"{version.name}: {count(version.streams.refused, 'request')} of those at once refused",
-            words="beyond what was announced; clients send them again, later.",
+            words="The server takes fewer than it announced; clients send the others again, later.",
         )
     if (
         version.at_once is not None
@@ -401,6 +402,14 @@ def _websockets(evidence: Evidence) -> Iterator[Finding]:
     for version, facts in evidence.websockets.items():
         name = f"WebSocket over {_name(evidence, version)}"
         if not facts.spoken:
+            continue
+        if facts.failure and facts.closed_by == "us" and facts.close_code != _NORMAL:
+            yield Finding(
+                level="problem",
+                code="websocket-broken",
+                title=f"{name}: it cannot be understood",
+                words=f"In answer to the handshake or a ping: {facts.failure}.",
+            )
             continue
         if facts.pongs == 0 and facts.closed_by != "server":
             yield Finding(

@@ -138,9 +138,12 @@ class Http2Connection:
         """Open a tunnel by extended CONNECT (RFC 8441); the response's status says whether there is one."""
         stream, opened = self._begin(request, end=False)
 
-        def send(data: bytes, end: bool) -> None:
-            if stream in self._streams:
-                self._http.send_data(stream, data, end_stream=end)
+        def send(data: bytes) -> None:
+            if stream in self._streams and self._ended is None:
+                try:
+                    self._http.send_data(stream, data)
+                except ProtocolError:
+                    return  # the stream is over, which whoever reads it is told
                 self._flush()
 
         opened.tunnel = Tunnel(send)
@@ -199,7 +202,7 @@ class Http2Connection:
                 self._frame(frame)
         except NoFrames as error:
             self._end(_not_spoken(error.came))
-        except ProtocolError as error:
+        except Exception as error:  # not ProtocolError alone: no library is proof against whatever a server may send
             self._end(Failure(f"what it sent breaks HTTP/2 ({shortened(str(error))})", "garbage"))
         self._flush()
 
@@ -240,9 +243,7 @@ class Http2Connection:
         if isinstance(event, InformationalResponseReceived):
             incoming.first_byte()
         elif isinstance(event, ResponseReceived):
-            fields = [(_raw(name), _raw(value)) for name, value in event.headers or ()]
-            status = next((value for name, value in fields if name == b":status"), b"0")
-            incoming.head(int(status), "HTTP/2", fields)
+            incoming.head_of_fields("HTTP/2", [(_raw(name), _raw(value)) for name, value in event.headers or ()])
             if opened.tunnel is not None and not opened.waiting.done():
                 opened.waiting.set_result(incoming.complete())
         elif isinstance(event, DataReceived):

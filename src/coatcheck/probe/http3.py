@@ -12,6 +12,7 @@ from coatcheck.probe.frames import H3HeaderCounter, H3UniStream
 from coatcheck.probe.quic import QuicLink
 from coatcheck.probe.trace import ConnectionTrace, Trace
 from coatcheck.probe.tunnel import Tunnel
+from coatcheck.probe.words import shortened
 
 __all__ = ["Http3Connection", "h3_error_name"]
 
@@ -39,6 +40,7 @@ class Http3Connection:
         self._streams: dict[int, _Open] = {}
         self._uni: dict[int, H3UniStream] = {}
         self._opened = 0
+        self._broken: Failure | None = None
         self._settled = asyncio.Event()
         self.refused: int = 0
         """Requests that the server rejected unseen (H3_REQUEST_REJECTED)."""
@@ -122,9 +124,9 @@ class Http3Connection:
         """Open a tunnel by extended CONNECT (RFC 9220); the response's status says whether there is one."""
         stream, opened = self._begin(request, end=False)
 
-        def send(data: bytes, end: bool) -> None:
-            if self._link.ended is None:
-                self._http.send_data(stream, data, end)
+        def send(data: bytes) -> None:
+            if self._link.ended is None and opened.tunnel is not None and opened.tunnel.ending is None:
+                self._http.send_data(stream, data, end_stream=False)
                 self._link.transmit()
 
         opened.tunnel = Tunnel(send)
@@ -177,7 +179,13 @@ class Http3Connection:
             self._count(event.stream_id, event.data)
         elif isinstance(event, StreamReset) and (opened := self._streams.get(event.stream_id)):
             self._was_reset(opened, event.error_code)
-        for http_event in self._http.handle_event(event):
+        try:
+            happened = self._http.handle_event(event)
+        except Exception as error:  # aioquic lets some of the decoder's errors through
+            self._broken = Failure(f"what it sent breaks HTTP/3 ({shortened(str(error))})", "garbage")
+            self._link.close()
+            return
+        for http_event in happened:
             self._happened(http_event)
         if self._http.received_settings is not None:
             self._settled.set()
@@ -218,7 +226,7 @@ class Http3Connection:
             status = next((value for name, value in event.headers if name == b":status"), None)
             # Without a status these are trailers, below 200 an informational response.
             if status is not None and not status.startswith(b"1"):
-                incoming.head(int(status), "HTTP/3", event.headers)
+                incoming.head_of_fields("HTTP/3", event.headers)
                 if opened.tunnel is not None and not opened.waiting.done():
                     opened.waiting.set_result(incoming.complete())
         elif opened.tunnel is not None:
@@ -246,6 +254,8 @@ class Http3Connection:
         """The end of the connection."""
         self._settled.set()
         for opened in self._streams.values():
+            if self._broken is not None:
+                _fail(opened, self._broken)
             where = "in the middle of its response" if opened.incoming.begun else "before it answered"
             _fail(opened, Failure(f"{failure} {where}", failure.kind, retry=not opened.incoming.begun))
             if opened.tunnel is not None:

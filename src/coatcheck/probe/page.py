@@ -12,6 +12,7 @@ from coatcheck.probe.svg import timeline_svg
 from coatcheck.probe.tables import (
     Column,
     Table,
+    connection_caption,
     connection_table,
     cookie_table,
     detail_table,
@@ -123,7 +124,7 @@ def _connections(report: Report) -> list[str]:
     if not report.versions:
         return []
     return [
-        "<section><h2>Version, session, connection</h2>",
+        f"<section><h2>Version, session, connection</h2><p class='quiet'>{_text(connection_caption(report))}</p>",
         _table(connection_table(report), "measured"),
         _table(detail_table(report)),
         "</section>",

@@ -232,10 +232,15 @@ class QuicLink(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         """A datagram came; the socket is connected, so it is the server's."""
-        if self._ended is None:
+        if self._ended is not None:
+            return
+        try:
             self.quic.receive_datagram(data, tuple(self._endpoint), now=self._loop.time())
-            self._hand_on()
-            self.transmit()
+        except Exception as error:  # no library is proof against whatever a server may send
+            self._end(Failure(f"what it sent breaks QUIC ({shortened(str(error))})", "garbage"), by="us")
+            return
+        self._hand_on()
+        self.transmit()
 
     def error_received(self, exc: Exception) -> None:
         """The network says that nobody is there (ICMP)."""

@@ -11,6 +11,7 @@ from coatcheck.probe.words import count, joined, milliseconds, seconds_in_words
 __all__ = [
     "Column",
     "Table",
+    "connection_caption",
     "connection_table",
     "cookie_table",
     "detail_table",
@@ -45,11 +46,11 @@ def connection_table(report: Report) -> Table:
     columns = (
         Column("", "The version of HTTP."),
         Column(
-            f"connections for {many} in turn",
+            f"{many} in turn",
             "Connections that it took to send so many requests one after the other.",
             True,
         ),
-        Column(f"for {at_once} at once", "Connections that it took to send so many together.", True),
+        Column(f"{at_once} at once", "Connections that it took to send so many together.", True),
         Column("session", "Whether the session's cookie was known again over this version."),
         Column("handshake", "What a new connection costs before it can carry a request: TCP and TLS, or QUIC.", True),
         Column("first request", "The first request on a new connection, behind the handshake.", True),
@@ -63,6 +64,13 @@ def connection_table(report: Report) -> Table:
     )
     rows = [_connection_row(report, key, version) for key, version in report.versions.items()]
     return Table(columns, tuple(rows), tuple(not version.spoken for version in report.versions.values()))
+
+
+def connection_caption(report: Report) -> str:
+    """What the first figures of that table are."""
+    many, at_once = report.settings.requests, min(report.settings.requests, report.settings.concurrency)
+    together = f", and for {at_once} at once" if at_once > 1 else ""
+    return f"Connections for {count(many, 'request')} in turn{together}; what a connection and a request cost:"
 
 
 def _connection_row(report: Report, key: str, version: VersionReport) -> tuple[str, ...]:
@@ -127,7 +135,7 @@ def detail_table(report: Report) -> Table:
         Column(
             "ended by",
             "Who ended how many connections, and how: FIN is a proper end, RST throws away what is under way, GOAWAY is"
-            " HTTP/2's announcement of it, and QUIC has a close frame (CONNECTION_CLOSE).",
+            " HTTP/2's announcement of it, TLS close a goodbye that waits for ours, and QUIC has a close frame.",
         ),
         Column("moves", "Whether the connection goes on when the client's port or address changes (QUIC only)."),
     )
@@ -187,7 +195,9 @@ def _streams(version: VersionReport) -> str:
 def _closing(closing: Closing) -> str:
     who = {"server": "server", "us": "us", "both": "itself, idle"}[closing.by]
     code = f" {closing.code:#x}" if closing.code else ""
-    how = {"CONNECTION_CLOSE": "close frame", "idle time-out": ""}.get(closing.how, closing.how)
+    how = {"CONNECTION_CLOSE": "close frame", "close_notify": "TLS close", "idle time-out": ""}.get(
+        closing.how, closing.how
+    )
     return f"{who}{': ' if how else ''}{how}{code} ×{closing.count}"
 
 

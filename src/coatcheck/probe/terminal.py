@@ -13,6 +13,7 @@ from coatcheck.probe.mends import Mend
 from coatcheck.probe.report import Report
 from coatcheck.probe.tables import (
     Table,
+    connection_caption,
     connection_table,
     cookie_table,
     detail_table,
@@ -28,6 +29,7 @@ __all__ = ["render_terminal"]
 _STYLES: dict[Level, str] = {"problem": "bold red", "warn": "yellow", "info": "cyan"}
 _NAMES = {"h1.0": "HTTP/1.0", "h1.1": "HTTP/1.1", "h2": "HTTP/2", "h3": "HTTP/3"}
 _MOST_LANES = 4
+_WIDE = 100
 _MOST_MENDS = 3
 
 
@@ -37,9 +39,10 @@ def render_terminal(report: Report, console: Console) -> None:
     title = "Does it make a new connection every time?" if report.complete else "Interrupted: what is known so far"
     console.print(Panel(Text(printable(report.answer)), title=title, title_align="left", box=ROUNDED, padding=(0, 1)))
     if report.versions:
-        console.print(_table(connection_table(report)))
+        console.print(Text(connection_caption(report), "dim"))
+        console.print(_table(connection_table(report), console.width))
         console.print()
-        console.print(_table(detail_table(report)))
+        console.print(_table(detail_table(report), console.width))
     if any(facts.spoken for facts in report.websockets.values()):
         console.print()
         console.print(_table(websocket_table(report)))
@@ -66,11 +69,12 @@ def _head(report: Report) -> Text:
     return head
 
 
-def _table(table: Table) -> RichTable:
-    shown = RichTable(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+def _table(table: Table, width: int = _WIDE) -> RichTable:
+    shown = RichTable(box=None, pad_edge=False, header_style="dim", padding=(0, 2 if width >= _WIDE else 1, 0, 0))
     for number, column in enumerate(table.columns):
         justify = "right" if column.numbers else "left"
-        shown.add_column(column.title, justify=justify, overflow="fold", no_wrap=number == 0)
+        longest = max(map(len, column.title.split()), default=0)
+        shown.add_column(column.title, justify=justify, overflow="fold", no_wrap=number == 0, min_width=longest)
     for row, dim in zip(table.rows, table.dim, strict=True):
         # A figure and its unit stay together.
         cells = [Text(printable(cell).replace(" ms", "\u00a0ms")) for cell in row]

@@ -11,9 +11,9 @@ Ending: TypeAlias = Literal["ended", "reset", "closed"]
 
 
 class Tunnel:
-    """What comes is kept until it is read. `send` gets bytes, and whether they are the last."""
+    """What comes is kept until it is read. `send` gets what is written."""
 
-    def __init__(self, send: Callable[[bytes, bool], None]) -> None:
+    def __init__(self, send: Callable[[bytes], None]) -> None:
         self._send = send
         self._came: asyncio.Queue[bytes | Ending] = asyncio.Queue()
         self.ending: Ending | None = None
@@ -21,11 +21,7 @@ class Tunnel:
 
     def write(self, data: bytes) -> None:
         """Send bytes to the other side."""
-        self._send(data, False)
-
-    def finish(self) -> None:
-        """Say that nothing more will be sent."""
-        self._send(b"", True)
+        self._send(data)
 
     async def read(self) -> bytes:
         """The next bytes; none at the end, for whose way see `ending`."""

@@ -140,6 +140,8 @@ class WebSocket:
     async def _read(self) -> None:
         try:
             while data := await self._tunnel.read():
+                if self._over.is_set():
+                    continue  # behind a goodbye nothing counts
                 self._frames.receive_data(data)
                 for event in self._frames.events():
                     self._happened(event)
@@ -163,7 +165,12 @@ class WebSocket:
         self._last_ms = self._trace.now()
 
     def _closing(self, event: CloseConnection) -> None:
-        if self.facts.closed_by is None:
+        if self._frames.state is ConnectionState.OPEN:
+            # Nobody said goodbye: wsproto tells us to, since it cannot read what came.
+            self.facts.failure = f"what it sent breaks WebSocket ({shortened(event.reason or str(event.code))})"
+            self.facts.closed_by, self.facts.close_code = "us", int(event.code)
+            self._send(event)
+        elif self.facts.closed_by is None:
             self.facts.closed_by = "server"
             self.facts.close_code = int(event.code)
             self.facts.close_reason = shortened(event.reason or "") or None
@@ -216,7 +223,7 @@ class _Behind:
     """What comes on a connection behind its upgrade, as a tunnel."""
 
     def __init__(self, link: Link) -> None:
-        self.tunnel = Tunnel(lambda data, _: link.write(data))
+        self.tunnel = Tunnel(link.write)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""

@@ -1,8 +1,8 @@
-"""Figures and foreign text as a person reads them: milliseconds, bytes, plurals, and nothing that moves a cursor. Pure."""
+"""Figures and foreign text as a person reads them: milliseconds, seconds, plurals, and nothing that moves a cursor. Pure."""
 
 from collections.abc import Iterable
 
-__all__ = ["bytes_in_words", "count", "joined", "milliseconds", "printable", "seconds_in_words", "shortened"]
+__all__ = ["count", "joined", "milliseconds", "printable", "seconds_in_words", "shortened"]
 
 # Joiners, which some scripts and emoji are put together with.
 _HARMLESS = "\u200c\u200d"
@@ -56,11 +56,6 @@ def seconds_in_words(value: float) -> str:
         if value >= 2 * unit or (value >= unit and value % unit == 0):
             return count(round(value / unit), name)
     return count(round(value / _MINUTE), "minute")
-
-
-def bytes_in_words(value: int) -> str:
-    """Give `312 B`, `4.1 KB`."""
-    return f"{value} B" if value < 10_000 else f"{value / 1000:.1f} KB"
 
 
 def _escape(code: int) -> str:

@@ -188,6 +188,7 @@ def test_a_certificate_that_runs_out_soon() -> None:
         ({"closed_by": "server", "close_code": 1006}, {"websocket-cut": "warn"}),
         ({"closed_by": "server", "close_code": 1001, "pongs": 0}, {}),
         ({"spoken": False}, {}),
+        ({"failure": "what it sent breaks WebSocket (x)", "close_code": 1002}, {"websocket-broken": "problem"}),
     ],
 )
 def test_websockets(facts: dict[str, Any], expected: dict[str, str]) -> None:

@@ -38,7 +38,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[begin:end] for begin, end in zip([0, *marks], [*marks, len(data)], strict=True)]
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 10_000), max_size=8))
 def test_frames_are_the_same_wherever_the_stream_is_cut(places: list[int]) -> None:
     data = client_bytes()
@@ -81,7 +81,7 @@ def test_a_goodbye_is_read() -> None:
     assert read_goaway(frame) == Goaway(5, 11, "calm")
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 10_000), max_size=8))
 def test_http3_headers_are_counted_wherever_the_stream_is_cut(places: list[int]) -> None:
     # HEADERS of 70 bytes (a length of two), an unknown frame, DATA of 3, HEADERS of 5 as trailers.

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -11,11 +12,25 @@ from typer.testing import CliRunner, Result
 
 from coatcheck.cli import app
 from coatcheck.probe import probe, report_schema
-from tests.clients.serving import RunningServer
+from tests.clients.serving import ECHO, RunningServer, start_server
 
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["probe", *arguments], env={"COLUMNS": "100"})
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    running = start_server(tmp_path_factory.mktemp("server"), "--workers", "2")
+    yield running
+    assert running.stop() == 0, running.said()
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    running = start_server(tmp_path_factory.mktemp("echo"), "--workers", "1", app=ECHO)
+    yield running
+    assert running.stop() == 0, running.said()
 
 
 @pytest.fixture(scope="module")

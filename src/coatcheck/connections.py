@@ -100,6 +100,10 @@ class LiveConnection:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._close: Callable[[str], None] | None = close
 
+    def gone(self) -> None:
+        """The connection is over: there is nothing to close."""
+        self._close = None
+
     def close(self, reason: str) -> None:
         """Ask the connection to close. Safe from any thread."""
         close, self._close = self._close, None
@@ -181,6 +185,7 @@ class LiveConnections:
         connections = self._by_session.get(connection.session_id)
         if connections is not None and connection in connections:
             del connections[connection]
+            connection.gone()
             if not connections:
                 self._by_session.pop(connection.session_id, None)
             self._gone(connection)
@@ -229,8 +234,8 @@ class LiveConnections:
         """Close the connections of a session that were opened under an older secret; give their number."""
         older = [connection for connection in self.of(session_id) if connection.generation < generation]
         for connection in older:
-            self.remove(connection)
             connection.close(reason)
+            self.remove(connection)
         return len(older)
 
     def set_deadline(self, session_id: str, deadline: float) -> None:
@@ -269,8 +274,8 @@ class LiveConnections:
             if 0 < connection.blocked_since < since
         ]
         for connection in slow:
-            self.remove(connection)
             connection.close(TOO_SLOW)
+            self.remove(connection)
         return len(slow)
 
     def leave(self) -> None:

@@ -27,7 +27,13 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     # API accepts invalid authentication: a made-up cookie beside the token that was given, which wins.
     "ST401": ("*",),
     # Schema-valid request rejected.
-    "ST202": ("POST /v1/login", "POST /v1/token/refresh", "POST /v1/users", "POST /v1/token"),
+    "ST202": (
+        "POST /v1/login",
+        "POST /v1/token/refresh",
+        "POST /v1/users",
+        "POST /v1/token",
+        "PATCH /v1/sessions/{session_id}",
+    ),
 }
 """Codes of findings that are right as they are, and for which operations; the reasons stand in the page."""
 

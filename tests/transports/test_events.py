@@ -130,6 +130,20 @@ async def closed(connection: ClientConnection) -> tuple[int, str]:
         return error.rcvd.code, error.rcvd.reason
 
 
+async def insist(client: httpx.AsyncClient, name: str) -> None:
+    """`rename` while a worker dies: what was on its way to it may be lost, and only GET is tried again by the edge."""
+    for _ in range(20):
+        answers = [await client.get("/v1/sessions")]
+        if answers[0].status_code == 200:
+            (mine,) = [each for each in answers[0].json()["sessions"] if each["current"]]
+            answers.append(await client.patch(f"/v1/sessions/{mine['id']}", json={"name": name}))
+            if answers[1].status_code == 200:
+                return
+        assert answers[-1].status_code in (502, 503), answers[-1]
+        await asyncio.sleep(0.1)
+    raise AssertionError("no worker came back")
+
+
 async def rename(client: httpx.AsyncClient, name: str) -> str:
     """Name the client's own session, and give its id."""
     (mine,) = [each for each in (await client.get("/v1/sessions")).json()["sessions"] if each["current"]]

@@ -182,6 +182,7 @@ class Socket:
     def returned(self) -> None:
         """The application has returned or raised."""
         self._live.returned()
+        self._scope.pop("coatcheck.adopt", None)
 
     @property
     def ended(self) -> bool:

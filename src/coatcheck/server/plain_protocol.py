@@ -19,7 +19,7 @@ from coatcheck.server.connection_facts import LOCAL_CONNECTION, LocalConnection
 from coatcheck.server.refusals import refusal
 from coatcheck.server.settings import Limits
 
-__all__ = ["PlainProtocol", "plain_protocol"]
+__all__ = ["PlainProtocol", "Protocol", "plain_protocol"]
 
 # Not from zero: a worker that was restarted must not repeat its predecessor's numbers.
 _serials = itertools.count(secrets.randbits(40))
@@ -34,7 +34,18 @@ class _Refused(Exception):
     """Stops the parser; what is answered stands in `_refusal`."""
 
 
-class PlainProtocol(HttpToolsProtocol):
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, but that it holds on to nothing once a WebSocket has taken its place.
+
+    Its parser refers back to it, a circle of 27 objects for each WebSocket that only the garbage collector would undo.
+    """
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        self.parser = None
+
+
+class PlainProtocol(Protocol):
     """One connection. Use the class that `plain_protocol` makes, which knows its limits."""
 
     limits: ClassVar[Limits]

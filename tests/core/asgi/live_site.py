@@ -22,9 +22,10 @@ class LiveSite:
         self.sessions = Sessions(self.store, clock=self.clock, **policy)
         self.app = SessionMiddleware(app, self.sessions, public_origins=["https://app.example"], **(middleware or {}))
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> "LiveSite":
         self._tasks: list[asyncio.Future[None]] = []
         await self.sessions.start()
+        return self
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:

@@ -101,7 +101,11 @@ class AnyToken(_Input):
 class SessionName(_Input):
     """What a session's device is to be called."""
 
-    name: str = Field(description="Up to 100 characters; empty takes it back.", examples=["Ada's phone"])
+    name: str = Field(
+        description="Up to 100 characters, none of them a control character; empty takes it back.",
+        examples=["Ada's phone"],
+        json_schema_extra={"maxLength": 100},
+    )
 
 
 class AccessTokenWanted(_Input):

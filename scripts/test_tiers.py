@@ -220,6 +220,8 @@ def main() -> int:
     split = given.index("--") if "--" in given else len(given)
     own, extra = parser.parse_args(given[:split]), given[split + 1 :]
 
+    # Whoever is started in the background ignores Ctrl-C and passes that on, also to what tests press Ctrl-C at.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     REPORTS.mkdir(exist_ok=True)
     if own.coverage:
         folder = REPORTS / "coverage"

@@ -145,7 +145,14 @@ def run_tier(name: str, coverage: bool, extra: list[str]) -> tuple[Counter[str],
         command = [sys.executable, "-m", "coverage", "run", "-m", "pytest"]
         environment["COVERAGE_FILE"] = str(REPORTS / "coverage" / name)
     command += ["-p", "scripts.outcomes", f"--outcomes={outcomes}", f"--junitxml={REPORTS / name}.xml"]
-    command += ["--quiet", "--durations=5", "--durations-min=2", *tier.pytest, *extra, *(tier.paths or [f"tests/{name}"])]
+    command += [
+        "--quiet",
+        "--durations=5",
+        "--durations-min=2",
+        *tier.pytest,
+        *extra,
+        *(tier.paths or [f"tests/{name}"]),
+    ]
     # Being traced, tests take longer: only as they are do they have a budget.
     limit = None if tier.budget is None or coverage else tier.budget * scale()
     say(f"== {name}" + ("" if limit is None else f" (budget {limit:.0f} s)"))

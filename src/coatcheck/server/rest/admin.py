@@ -4,7 +4,7 @@ Leaves what is done to `actions.administration`. Others get 403, whatever they a
 """
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -70,7 +70,7 @@ class UserDetails(UserView):
 class UserChange(BaseModel):
     """What is to be different about an account."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
     disabled: bool | None = Field(default=None, description="Disabling ends the user's sessions.")
     admin: bool | None = Field(default=None, description="Whether the user administers this server.")
 

@@ -1,7 +1,7 @@
 """Passkeys, recovery codes and the account's history over REST. Leaves what they are worth to `actions` and `accounts`."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -35,7 +35,7 @@ _SECRET = Annotated[SecretStr, Field(strict=True)]
 
 
 class _Input(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class PasskeyMade(_Input):

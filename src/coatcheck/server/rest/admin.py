@@ -185,10 +185,11 @@ async def show_user_details(user_id: str, admin: Admin, session: LoginSession, s
     """One user, with sessions and history."""
     user = await administration.user_with(services, user_id)
     live = await services.sessions.list_user(user.id)
+    opened = services.live.of(each.id for each in live)
     events = await security.activity_of(services, user.id, before=None, limit=50)
     return UserDetails(
         **_plain(user, len(live)),
-        live=[session_view(each, session.id) for each in live],
+        live=[session_view(each, session.id, opened.get(each.id)) for each in live],
         events=[history_view(each) for each in events],
     )
 

@@ -83,7 +83,7 @@ def test_a_history_as_it_should_be_is_found_good() -> None:
     assert verdict.latest == pytest.approx(0.02)
     assert verdict.oldest == pytest.approx(0.49)
     assert verdict.ends == pytest.approx([0.01, 0.02])
-    assert max(verdict.reads) == pytest.approx(0.01)
+    assert max(verdict.reads) == pytest.approx(0.02)
     assert "accepted after its end: 20.0 ms at most" in str(verdict)
     assert verdict.lost == {}
 

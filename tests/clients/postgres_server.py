@@ -73,7 +73,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _make_template(home: Path) -> Path:
+def make_template(home: Path) -> Path:
     """A fresh data directory to be copied for each server, made once however many processes run tests."""
     template = home / "postgres-template"
     with (home / "postgres-template.lock").open("w") as lock:
@@ -315,7 +315,7 @@ class PgBouncer:
 def postgres_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     # What the processes of one run have in common, where several run tests.
-    return _make_template(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    return make_template(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
 
 
 @pytest.fixture(scope="session")

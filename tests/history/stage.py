@@ -480,7 +480,7 @@ def faults_of(store: Served) -> dict[str, FaultOf]:
     }
     if isinstance(store, Redis) and store.kept != "appendfsync always":
         del own["fill_disk"]
-    lines: dict[str, FaultOf] = {"cut": cut, "cut_feed": cut_feed} if store.port() is not None else {}
+    lines: dict[str, FaultOf] = {"cut": cut, "cut_feed": cut_feed} if store.feed_marks else {}
     return {**own, **lines, "kill_node": kill_node, "freeze_node": freeze_node, "step_clock": step_clock}
 
 

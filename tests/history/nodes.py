@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ class NodeGone(Exception):
 class Node:
     """One node process, and another in its place after each `replace`."""
 
-    def __init__(self, name: str, url: str, max_staleness: float) -> None:
+    def __init__(self, name: str, url: str, max_staleness: float, release: str = "") -> None:
+        """`release`: whose format of records it has (`formats`); empty: its own."""
         self.url = url
+        self.release = release
         self._first = name
         self._times = 0
         self._max_staleness = max_staleness
@@ -43,7 +45,7 @@ class Node:
     async def start(self) -> None:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "tests.history.node", self.url, str(self._max_staleness)),
+            *("-m", "tests.history.node", self.url, str(self._max_staleness), *filter(None, [self.release])),
             cwd=_ROOT,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -128,9 +130,10 @@ class Node:
 
 
 @asynccontextmanager
-async def nodes_on(*urls: str, max_staleness: float) -> AsyncIterator[list[Node]]:
-    """A node on each of those URLs, named n0, n1, …"""
-    nodes = [Node(f"n{number}", url, max_staleness) for number, url in enumerate(urls)]
+async def nodes_on(*urls: str, max_staleness: float, releases: Sequence[str] = ()) -> AsyncIterator[list[Node]]:
+    """A node on each of those URLs, named n0, n1, …; `releases` of each, from the first on."""
+    whose = [*releases, *[""] * len(urls)]
+    nodes = [Node(f"n{number}", url, max_staleness, whose[number]) for number, url in enumerate(urls)]
     try:
         await asyncio.gather(*(node.start() for node in nodes))
         yield nodes

@@ -499,8 +499,13 @@ STORES: dict[str, Callable[[Path], Served]] = {
 
 
 @asynccontextmanager
-async def under_load(store: Served, directory: Path, *, seed: int = 0, away: float = 1.5) -> AsyncIterator[Stage]:
-    """A store with three nodes and people on it from the block's beginning to its end; then they look once more."""
+async def under_load(
+    store: Served, directory: Path, *, seed: int = 0, away: float = 1.5, releases: Sequence[str] = ()
+) -> AsyncIterator[Stage]:
+    """A store with three nodes and people on it from the block's beginning to its end; then they look once more.
+
+    `releases`: whose format of records the first of the nodes have, where it is not this one's.
+    """
     async with AsyncExitStack() as stack:
         await store.start(directory)
         stack.push_async_callback(store.stop)
@@ -509,7 +514,7 @@ async def under_load(store: Served, directory: Path, *, seed: int = 0, away: flo
         urls = [store.url(line), store.url(), store.url()]
         if isinstance(store, SQLite):
             await _make_file(urls[0])
-        nodes = await stack.enter_async_context(nodes_on(*urls, max_staleness=STALE))
+        nodes = await stack.enter_async_context(nodes_on(*urls, max_staleness=STALE, releases=releases))
         stage = Stage(store, nodes, line, seed, away)
         living = [asyncio.ensure_future(person.run()) for person in stage.people]
         try:

@@ -70,3 +70,22 @@ def test_a_store_that_is_stopped_for_ten_seconds_costs_time_and_nothing_else(
     assert verdict.wrong == []
     assert verdict.lost == {}
     assert verdict.counts["write failed"] + verdict.counts["login failed"] > 5
+
+
+@pytest.mark.parametrize("store", ["redis", "postgres", "sqlite"])
+def test_nodes_of_three_releases_on_one_store_keep_their_promises_to_one_another(
+    store: str, tmp_path: Path, postgres_template: Path
+) -> None:
+    """The first one's format, what a next one may write, and this one's; a session goes from one to the other."""
+
+    async def run() -> Verdict:
+        served = STORES[store](postgres_template)
+        async with asyncio.timeout(60), under_load(served, tmp_path, releases=["first", "coming"]) as stage:
+            assert [node.release for node in stage.nodes] == ["first", "coming", ""]
+            await asyncio.sleep(4)
+        return stage.verdict()
+
+    verdict = asyncio.run(run())
+    assert verdict.wrong == []
+    assert verdict.counts["write ok"] > 100
+    assert len(verdict.ends) > 10

@@ -1,0 +1,111 @@
+"""`python -m bench.peers.measure`, in the environment of this folder: times all contenders in one interleaved run, writes JSON.
+
+Leaves what is made of the times to `bench.comparison`, which starts it with the servers' addresses.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from bench.peers.contenders import Contender, contenders
+from bench.rounds import measure
+
+ITEMS = {
+    "anonymous request": ("/anonymous", 50, 1.0),
+    "logged-in read of two keys": ("/read", 50, 1.0),
+    "logged-in write of one key": ("/write", 4, 0.4),
+    "login, without hashing a password": ("/login", 4, 0.4),
+    "login and logout": ("/login /logout", 2, 0.4),
+}
+"""Item to the path, requests in a round, and which part of the rounds."""
+PACKAGES = (
+    "django",
+    "flask",
+    "flask-session",
+    "itsdangerous",
+    "litestar",
+    "pyjwt",
+    "redis",
+    "starlette",
+    "starsessions",
+)
+
+
+async def cookie_of(contender: Contender) -> list[tuple[bytes, bytes]]:
+    """Log in, and give the headers of the credential; raises RuntimeError where it is worth nothing."""
+    if contender.bearer is not None:
+        headers = [(b"authorization", b"Bearer " + contender.bearer.encode())]
+    else:
+        _, set_cookie = await contender.call("/login", [])
+        if set_cookie is None:
+            raise RuntimeError(f"{contender.name}: a login set no cookie")
+        headers = [(b"cookie", set_cookie.partition(b";")[0])]
+    status, _ = await contender.call("/read", headers)
+    if status != 200:
+        raise RuntimeError(f"{contender.name}: the session is worth nothing, {status}")
+    return headers
+
+
+def block(contender: Contender, paths: str, headers: list[tuple[bytes, bytes]]) -> Callable[[int], Awaitable[None]]:
+    """So many of what the item asks for."""
+    call = contender.call
+    if paths == "/login /logout":
+
+        async def both(size: int) -> None:
+            for _ in range(size):
+                _, cookie = await call("/login", [])
+                sent = [] if cookie is None else [(b"cookie", cookie.partition(b";")[0])]
+                await call("/logout", sent)
+
+        return both
+    sent = [] if paths in ("/anonymous", "/login") else headers
+
+    async def one(size: int) -> None:
+        for _ in range(size):
+            await call(paths, sent)
+
+    return one
+
+
+async def main(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        async with contenders(Path(directory), options.redis, options.postgres) as found:
+            credentials = {each.name: [] if each.bare is None else await cookie_of(each) for each in found}
+            results: dict[str, dict[str, list[float]]] = {}
+            for item, (paths, size, pace) in ITEMS.items():
+                print(f"  … {item}", file=sys.stderr, flush=True)
+                blocks = {
+                    each.name: block(each, paths, credentials[each.name])
+                    for each in found
+                    # By a token nobody writes, logs in or out.
+                    if each.bearer is None or paths in ("/anonymous", "/read")
+                }
+                gc.collect()
+                gc.freeze()
+                gc.disable()
+                results[item] = await measure(
+                    blocks, rounds=max(10, int(options.rounds * pace)), size=size, seed=options.seed
+                )
+                gc.enable()
+                gc.unfreeze()
+            about = {"versions": {name: version(name) for name in PACKAGES}}
+            bares = {each.name: each.bare for each in found}
+    Path(options.json).write_text(json.dumps({"about": about, "bares": bares, "samples": results}))
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--redis", required=True)
+    parser.add_argument("--postgres", required=True)
+    parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", required=True)
+    asyncio.run(main(parser.parse_args()))

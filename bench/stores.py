@@ -1,0 +1,302 @@
+"""What each store does: from an end on one node to its refusal on another, cold reads, creations, and how both grow with what is stored.
+
+Nodes are processes; Redis and PostgreSQL are Debian's on loopback, and write to the disk as they come but for what is said. Leaves the cost
+of warm requests to `in_process` and `comparison`.
+"""
+
+import asyncio
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from coatcheck import Sessions
+from coatcheck.record import Changes, SessionRecord
+from coatcheck.stores import open_store
+from coatcheck.stores.contract import Store
+from coatcheck.stores.postgres import PostgresStore
+
+__all__ = ["TARGETS", "misses", "run", "table"]
+
+TARGETS = {"SQLite": 0.002, "Redis": 0.002, "PostgreSQL": 0.010}
+"""From the end's return on one node to the refusal on another: seconds, for 99 of 100."""
+MOST_GROWTH = 1.5
+CREATIONS = 5000
+"""On SQLite, durable, with concurrent callers: so many a second at least."""
+BYTES_CACHED = 1024
+CALLERS = 100
+READS = 2000
+
+
+@asynccontextmanager
+async def urls(only: tuple[str, ...]) -> AsyncIterator[dict[str, str]]:
+    """Start what is needed, and give each store's address."""
+    # The tests' own servers: real ones, in directories of their own.
+    from tests.clients.postgres_server import PostgresServer, make_template
+    from tests.clients.redis_server import RedisServer
+
+    with tempfile.TemporaryDirectory(prefix="coatcheck-bench-", dir=os.environ.get("BENCH_DIR")) as directory:
+        found = {"SQLite": f"sqlite:///{directory}/sessions.sqlite3"}
+        exits = ExitStack()
+        redis = exits.enter_context(RedisServer()) if "Redis" in only else None
+        postgres = PostgresServer(make_template(Path(directory)), durable=True) if "PostgreSQL" in only else None
+        try:
+            if redis is not None:
+                found["Redis"] = redis.url
+            if postgres is not None:
+                found["PostgreSQL"] = postgres.url()
+                store = PostgresStore(postgres.url())
+                await store.migrate()
+                await store.close()
+            yield {name: found[name] for name in only}
+        finally:
+            if postgres is not None:
+                postgres.close()
+            exits.close()
+
+
+async def run(*, quick: bool, most: int, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Give the figures of each store. `most` is how many sessions are stored in the end."""
+    results: dict[str, Any] = {}
+    async with urls(("SQLite", "Redis", "PostgreSQL")) as found:
+        for name, url in found.items():
+            tell(f"{name}: from an end to its refusal elsewhere")
+            entry: dict[str, Any] = {"revocation": await revocation(url, 100 if quick else 500)}
+            tell(f"{name}: creations and cold reads")
+            entry["scale"] = await scale(url, most)
+            results[name] = entry
+    tell("memory of cached sessions")
+    results["memory"] = {"bytes_cached": cached_bytes(20_000 if quick else 50_000)}
+    return results
+
+
+# ---- from an end on one node to its refusal on another
+
+
+async def revocation(url: str, times: int) -> dict[str, float]:
+    """Give the seconds from the return of `end` here until another process refuses the session, and closes what it had open."""
+    command = [sys.executable, "-m", "bench.stores", "--node", url]
+    node = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert node.stdin is not None and node.stdout is not None
+    told = node.stdout
+    refused: list[float] = []
+    closed: list[float] = []
+    try:
+        async with Sessions(url, max_per_user=None) as sessions:
+            for _ in range(times):
+                session = await sessions.load(None)
+                await session.log_in("user123")
+                assert session.id is not None and session.cookie_change is not None
+                node.stdin.write(f"{session.cookie_change.token}\n")
+                node.stdin.flush()
+                answer = await asyncio.to_thread(told.readline)
+                if answer != "open\n":
+                    raise RuntimeError(f"the other node said {answer!r}")
+                await asyncio.sleep(random.uniform(0, 0.005))
+                waiting = asyncio.ensure_future(asyncio.to_thread(told.readline))
+                await asyncio.sleep(0)
+                await sessions.end(session.id)
+                ended = time.monotonic()
+                for taken, at in zip((refused, closed), (await waiting).split(), strict=True):
+                    taken.append(max(0.0, float(at) - ended))
+    finally:
+        node.stdin.close()
+        node.wait(20)
+    return {
+        "p50": statistics.median(refused),
+        "p99": statistics.quantiles(refused, n=100)[98],
+        "close_p50": statistics.median(closed),
+        "close_p99": statistics.quantiles(closed, n=100)[98],
+        "times": float(times),
+    }
+
+
+async def be_a_node(url: str) -> None:
+    """Open a live connection for each session that standard input names, and tell when it is closed and refused."""
+    loop = asyncio.get_running_loop()
+    lines = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    async with Sessions(url, max_per_user=None) as sessions:
+        while line := await lines.readline():
+            token = line.strip()
+            session = await sessions.load(token)
+            assert session.record is not None
+            closed = loop.create_future()
+            sessions.watch(
+                session.record, kind="websocket", close=lambda _, done=closed: done.set_result(time.monotonic())
+            )
+            print("open", flush=True)
+            while (await sessions.load(token)).user_id is not None:
+                await asyncio.sleep(0)
+            print(time.monotonic(), await closed, flush=True)
+
+
+# ---- how it grows
+
+
+async def scale(url: str, most: int) -> list[dict[str, float]]:
+    """Store ten thousand sessions, then ten times as many up to `most`: creations a second, and the time of one cold read."""
+    store = open_store(url)
+    await store.start()
+    rows: list[dict[str, float]] = []
+    ids: list[str] = []
+    draw = random.Random(1)
+    try:
+        size = 10_000
+        while size <= most:
+            began = time.monotonic()
+            count = size - len(ids)
+            ids += await _create(store, count, draw)
+            created = count / (time.monotonic() - began)
+            reads: list[float] = []
+            for session_id in draw.sample(ids, READS):
+                at = time.perf_counter()
+                if await store.read(session_id) is None:
+                    raise RuntimeError("a session is not there")
+                reads.append(time.perf_counter() - at)
+            rows.append(
+                {"stored": size, "creations_per_second": created, "cold_read_seconds": statistics.median(reads)}
+            )
+            size *= 10
+        began = time.monotonic()
+        changed = draw.sample(ids, 5000)
+
+        async def change(number: int) -> None:
+            for session_id in changed[number::CALLERS]:
+                await store.apply(session_id, Changes(set={"visits": b"\x01"}))
+
+        await asyncio.gather(*(change(number) for number in range(CALLERS)))
+        rows[-1]["changes_per_second"] = len(changed) / (time.monotonic() - began)
+    finally:
+        await store.close()
+    return rows
+
+
+async def _create(store: Store, count: int, draw: random.Random) -> list[str]:
+    ids = [f"{draw.getrandbits(126):021x}"[:21].rjust(22, "A") for _ in range(count)]
+
+    async def create(number: int) -> None:
+        for session_id in ids[number::CALLERS]:
+            await store.create(record(session_id))
+
+    await asyncio.gather(*(create(number) for number in range(CALLERS)))
+    return ids
+
+
+def record(session_id: str) -> SessionRecord:
+    """A session of five keys in about a hundred bytes."""
+    now = time.time()
+    values = {"user": "user123", "theme": "dark", "locale": "en-GB", "cart": ["apple", "pear", "plum"], "visits": 12}
+    return SessionRecord(
+        id=session_id,
+        secret_hash=os.urandom(32),
+        created_at=now,
+        last_seen_at=now,
+        expires_at=now + 30 * 86_400,
+        values={key: msgspec.msgpack.encode(value) for key, value in values.items()},
+    )
+
+
+def cached_bytes(count: int) -> float:
+    """Give what a cached session takes in this process, its place in the index included."""
+    import gc
+    import tracemalloc
+
+    from coatcheck.cache import NearCache
+    from coatcheck.clock import SystemClock
+
+    gc.collect()
+    tracemalloc.start()
+    cache = NearCache(max_entries=count, max_bytes=1 << 40, max_staleness=2.0, clock=SystemClock())
+    cache.lease_until = float("inf")
+    before = tracemalloc.get_traced_memory()[0]
+    for number in range(count):
+        session_id = f"{number:022d}"
+        cache.finish(session_id, cache.begin(session_id), record(session_id))
+    each = (tracemalloc.get_traced_memory()[0] - before) / count
+    tracemalloc.stop()
+    if len(cache) != count:
+        raise RuntimeError(f"{len(cache)} of {count} sessions were cached")
+    return each
+
+
+# ---- what comes of it
+
+
+def misses(results: dict[str, Any]) -> list[str]:
+    """Give each target that is not met."""
+    found = [
+        f"{name}: 99 of 100 ends are known elsewhere within {results[name]['revocation']['p99'] * 1e3:.2f} ms, "
+        f"and the target is {target * 1e3:.0f} ms"
+        for name, target in TARGETS.items()
+        if results[name]["revocation"]["p99"] > target
+    ]
+    created = max(row["creations_per_second"] for row in results["SQLite"]["scale"])
+    if created < CREATIONS:
+        found.append(f"SQLite: {created:.0f} creations a second, and the target is {CREATIONS}")
+    for name in TARGETS:
+        reads = [row["cold_read_seconds"] for row in results[name]["scale"]]
+        if reads[-1] > MOST_GROWTH * reads[0]:
+            found.append(f"{name}: a cold read grows {reads[-1] / reads[0]:.2f}-fold, and the target is {MOST_GROWTH}")
+    if results["memory"]["bytes_cached"] > BYTES_CACHED:
+        found.append(
+            f"a cached session takes {results['memory']['bytes_cached']:.0f} bytes, and the target is {BYTES_CACHED}"
+        )
+    return found
+
+
+def table(results: dict[str, Any]) -> str:
+    """Give it in Markdown."""
+    lines = [
+        "### From an end on one node to its refusal on another, and to the close of what was open there",
+        "",
+        "| store | refused, p50 | p99 | target | closed, p50 | p99 |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, target in TARGETS.items():
+        found = results[name]["revocation"]
+        shown = [f"{found[each] * 1e3:.2f} ms" for each in ("p50", "p99", "close_p50", "close_p99")]
+        lines.append(f"| {name} | {shown[0]} | {shown[1]} | {target * 1e3:.0f} ms | {shown[2]} | {shown[3]} |")
+    lines += [
+        "",
+        "0.00 ms: before the end had returned. "
+        f"Between two processes, {results['SQLite']['revocation']['times']:.0f} times each.",
+        "",
+        "### What is stored, and what that costs",
+        "",
+        "| store | sessions stored | creations a second | a cold read | changes a second |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name in TARGETS:
+        for row in results[name]["scale"]:
+            changes = f"{row['changes_per_second']:,.0f}" if "changes_per_second" in row else ""
+            lines.append(
+                f"| {name} | {row['stored']:,.0f} | {row['creations_per_second']:,.0f} | "
+                f"{row['cold_read_seconds'] * 1e6:,.0f} µs | {changes} |"
+            )
+    lines += [
+        "",
+        f"{CALLERS} concurrent callers in one process; SQLite and PostgreSQL have each on the disk before they answer, Redis "
+        "keeps nothing on the disk here.",
+        "",
+        f"A cached session of five keys takes {results['memory']['bytes_cached']:,.0f} bytes, its place in the index included.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] != ["--node"]:
+        print(json.dumps(asyncio.run(run(quick=True, most=10_000, tell=print)), indent=2))
+    else:
+        asyncio.run(be_a_node(sys.argv[2]))

@@ -41,7 +41,7 @@ test-slow: setup ## long tests, without a budget
 	@$(PYTHON) scripts/test_tiers.py slow -- $(ARGS)
 
 coverage: setup ## whether the tests run enough of the library: the tiers that count, once more, without budgets
-	@$(PYTHON) scripts/test_tiers.py --coverage core stores faults -- $(ARGS)
+	@$(PYTHON) scripts/test_tiers.py --coverage core stores faults engines -- $(ARGS)
 
 soak: setup ## load with faults in random order, for SECONDS (600): make soak SECONDS=3600
 	@$(PYTHON) scripts/soak.py $(SECONDS) $(ARGS)

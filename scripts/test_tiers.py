@@ -33,6 +33,8 @@ class Tier:
     """Debian packages, as scripts/need-debian takes them."""
     pytest: tuple[str, ...] = ("-n", "2", "--dist", "loadfile")
     """By file, so that a server started for a file's tests is started once."""
+    paths: tuple[str, ...] = ()
+    """What pytest runs; the folder of the tier's name where nothing stands here."""
 
 
 SERVICES = (
@@ -70,6 +72,15 @@ TIERS = {
             *SERVICES,
         ),
         pytest=("-n", "0"),
+    ),
+    # What of the long tests runs lines of the library that no other tier can: clusters, sentinels, fail-overs.
+    "engines": Tier(
+        covers=True,
+        packages=("redis-sentinel=redis-sentinel", *SERVICES),
+        pytest=("-n", "0"),
+        paths=tuple(
+            f"tests/slow/test_{name}.py" for name in ("redis_topologies", "redis_cluster", "redis_model", "postgres")
+        ),
     ),
 }
 
@@ -122,7 +133,7 @@ def run_tier(name: str, coverage: bool, extra: list[str]) -> tuple[Counter[str],
     tier = TIERS[name]
     outcomes = REPORTS / f"{name}.json"
     outcomes.unlink(missing_ok=True)
-    if not has_tests(name):
+    if not tier.paths and not has_tests(name):
         say(f"{name}: no tests yet")
         return Counter(), [f"{name}: this tier is required and holds no test"] if tier.required else []
     if subprocess.run([ROOT / "scripts/need-debian", *tier.packages], check=False).returncode:
@@ -134,7 +145,14 @@ def run_tier(name: str, coverage: bool, extra: list[str]) -> tuple[Counter[str],
         command = [sys.executable, "-m", "coverage", "run", "-m", "pytest"]
         environment["COVERAGE_FILE"] = str(REPORTS / "coverage" / name)
     command += ["-p", "scripts.outcomes", f"--outcomes={outcomes}", f"--junitxml={REPORTS / name}.xml"]
-    command += ["--quiet", "--durations=5", "--durations-min=2", *tier.pytest, *extra, f"tests/{name}"]
+    command += [
+        "--quiet",
+        "--durations=5",
+        "--durations-min=2",
+        *tier.pytest,
+        *extra,
+        *(tier.paths or [f"tests/{name}"]),
+    ]
     # Being traced, tests take longer: only as they are do they have a budget.
     limit = None if tier.budget is None or coverage else tier.budget * scale()
     say(f"== {name}" + ("" if limit is None else f" (budget {limit:.0f} s)"))
@@ -220,6 +238,8 @@ def main() -> int:
     split = given.index("--") if "--" in given else len(given)
     own, extra = parser.parse_args(given[:split]), given[split + 1 :]
 
+    # Whoever is started in the background ignores Ctrl-C and passes that on, also to what tests press Ctrl-C at.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     REPORTS.mkdir(exist_ok=True)
     if own.coverage:
         folder = REPORTS / "coverage"

@@ -107,6 +107,7 @@ def test_an_origin_is_compared_as_browsers_write_it(written: str, sent: bytes) -
         "https://app.example:-1",
         "https://[::1",
         "https://::1",
+        "https://[fe80::1%eth0]",
         "https://[not-an-address]",
         "https://a b.example",
         "https://*.app.example",

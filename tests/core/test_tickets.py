@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from coatcheck import SessionEnded, Tickets, TokenRefused, UsageError, session_of
+from coatcheck import SessionEnded, Sessions, StoreUnavailable, Tickets, TokenRefused, UsageError, session_of
 from coatcheck.ids import encode
 from coatcheck.record import Changes
 from coatcheck.session import Session
@@ -206,3 +206,56 @@ async def test_where_no_tokens_are_taken_an_offered_bearer_is_refused_and_not_ov
         socket = connect(site, "coatchecker", "coatcheck.v2")
         assert (await socket.next())["type"] == "websocket.accept"
         assert offer("coatchecker", "coatcheck.v2") in site.app.app.scopes[-1]["headers"]  # type: ignore[attr-defined]
+
+
+class Contended:
+    """Sessions of which somebody else changes the record just before each of our writes, so many times; then `last` happens."""
+
+    def __init__(self, sessions: Sessions, times: int, last: Any = None) -> None:
+        self._sessions = sessions
+        self.times = times
+        self.last = last
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sessions, name)
+
+    async def apply(self, record: Any, changes: Changes, *, expect_version: int | None = None) -> Any:
+        if self.times:
+            self.times -= 1
+            await self._sessions.apply(record, Changes(set={f"n{self.times}": b"\x01"}))
+        applied = await self._sessions.apply(record, changes, expect_version=expect_version)
+        if self.last is not None:
+            await self.last(record.id)
+        return applied
+
+
+async def test_a_ticket_is_issued_and_taken_past_others_who_write_and_given_up_where_they_never_stop() -> None:
+    site = LiveSite(Seen())
+    async with site:
+        session = await session_at(site)
+        few: Any = Contended(site.sessions, 2)
+        ticket = Ticket((await Tickets(few).issue(session)).encode())
+        few.times = 2
+        assert (await Tickets(few).take(ticket)).user_id == "user"
+        again = Ticket((await Tickets(few).issue(session)).encode())
+        many: Any = Contended(site.sessions, 1000)
+        with pytest.raises(StoreUnavailable, match="too many at once"):
+            await Tickets(many).issue(session)
+        with pytest.raises(StoreUnavailable, match="too many at once"):
+            await Tickets(many).take(again)
+        # Nobody got in by it, so that it is good still.
+        assert (await Tickets(site.sessions).take(again)).user_id == "user"
+
+
+async def test_a_session_that_ends_while_its_ticket_is_taken_or_issued_lets_nobody_in() -> None:
+    site = LiveSite(Seen())
+    async with site:
+        session = await session_at(site)
+        ticket = Ticket((await Tickets(site.sessions).issue(session)).encode())
+        ending: Any = Contended(site.sessions, 0, last=site.sessions.end)
+        with pytest.raises(TokenRefused, match="just ended"):
+            await Tickets(ending).take(ticket)
+        session = await session_at(site)
+        contended: Any = Contended(site.sessions, 1, last=site.sessions.end)
+        with pytest.raises(SessionEnded):
+            await Tickets(contended).issue(session)

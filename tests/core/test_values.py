@@ -792,6 +792,17 @@ def test_a_default_that_was_changed_is_stored_and_is_a_value_from_then_on() -> N
     assert written(values) == {"cart": ["a", "b", "c"]}
 
 
+def test_a_default_that_was_changed_is_there_for_whoever_reads_without_the_key_too() -> None:
+    key = Key("item", Item, default=lambda: Item("none"))
+    values = session()
+    key.get(values).count = 7
+    assert values["item"] == {"name": "none", "count": 7}
+    assert values["item"] == {"name": "none", "count": 7}
+    values["item"] = {"name": "other", "count": 1}
+    assert key.get(values) == Item("other", 1)
+    assert written(values) == {"item": {"name": "other", "count": 1}}
+
+
 def test_a_default_is_the_same_object_until_something_is_stored() -> None:
     values = session()
     first = CART.get(values)

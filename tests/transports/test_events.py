@@ -185,7 +185,7 @@ async def test_a_worker_that_is_killed_costs_its_readers_nothing(three: RunningS
         pids = three.workers()
         victim = pids[0]
         os.kill(victim, signal.SIGKILL)
-        await rename(other, "meanwhile")
+        await insist(other, "meanwhile")
         cut = 0
         for reader in readers:
             try:

@@ -13,6 +13,9 @@ from typing import Any, TypeAlias
 from fastapi import FastAPI
 
 from coatcheck.accounts import Accounts, PasswordHasher
+from coatcheck.accounts.passkeys import Passkeys
+from coatcheck.accounts.recovery import RecoveryCodes
+from coatcheck.accounts.security_log import SecurityLog
 from coatcheck.errors import CoatcheckError, StoreUnavailable
 from coatcheck.manager import Sessions
 from coatcheck.server import openapi, problems
@@ -25,6 +28,7 @@ from coatcheck.server.envelope import Envelope, HeadAsGet
 from coatcheck.server.events import EventsSocket, stream
 from coatcheck.server.graphql import PATH as GRAPHQL_PATH
 from coatcheck.server.graphql import GraphQLApplication
+from coatcheck.server.live_table import LiveTable
 from coatcheck.server.logs import configure_logging
 from coatcheck.server.metrics import Publisher
 from coatcheck.server.rest import ROUTERS
@@ -71,6 +75,10 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
             access=access,
             refresh=RefreshTokens(sessions, access),
             activity=Activity(accounts, sessions),
+            passkeys=Passkeys(accounts, settings.effective_public_origins()),
+            recovery=RecoveryCodes(accounts),
+            security=SecurityLog(accounts),
+            live=LiveTable(worker.runtime_dir, worker.worker_id, sessions.connections),
         )
     )
 
@@ -173,7 +181,13 @@ async def _lifespan(
         await services.accounts.close()
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         return
-    background = (publisher.run(), keep_maintained(services.access.keys), revocations.run(), services.activity.run())
+    background = (
+        publisher.run(),
+        keep_maintained(services.access.keys),
+        revocations.run(),
+        services.activity.run(),
+        services.live.run(),
+    )
     tasks = [asyncio.create_task(work) for work in background]
     await send({"type": "lifespan.startup.complete"})
     await receive()

@@ -129,6 +129,10 @@ class Malformed(Exception):
         self.id = id
 
 
+_PATIENCE = 0.25
+"""Seconds that an answer waits until what it did is written down. It is done in any case."""
+
+
 class Commands:
     """Obeys. One for each worker, or made where it is needed: it keeps nothing."""
 
@@ -169,11 +173,14 @@ class Commands:
         if await self._own(session, session_id) is None:
             return False
         reason = "logout" if session_id == _id(session) else "ended by user"
-        return await self._sessions.end(session_id, reason)
+        ended = await self._sessions.end(session_id, reason)
+        await self._written_down()
+        return ended
 
     async def end_others(self, session: Session) -> int:
         """End every session of the user but this one; their number."""
         ended = await self._sessions.end_user(_user(session), keep=_id(session), reason="ended by user")
+        await self._written_down()
         return len(ended)
 
     async def rename(self, session: Session, session_id: str, name: str) -> SessionInfo | None:
@@ -184,8 +191,13 @@ class Commands:
             return None
         if before.about.get(NAME, "") != name:
             self._activity.record("renamed", session_id, user_id=_user(session), detail={NAME: name})
+            await self._written_down()
         about = {key: text for key, text in {**before.about, NAME: name}.items() if text}
         return msgspec.structs.replace(before, about=about)
+
+    async def _written_down(self) -> None:
+        """Before the answer: what is asked next, of another worker, comes after it in the order of what is told."""
+        await self._activity.flush(_PATIENCE)
 
     async def _obey(self, session: Session, command: Command) -> Result:
         match command:

@@ -42,7 +42,7 @@ class Protocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
-        self.parser = None
+        self.parser: httptools.HttpRequestParser | None = None
 
 
 class PlainProtocol(Protocol):

@@ -7,10 +7,14 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from coatcheck.accounts import Accounts
+from coatcheck.accounts.passkeys import Passkeys
+from coatcheck.accounts.recovery import RecoveryCodes
+from coatcheck.accounts.security_log import SecurityLog
 from coatcheck.manager import Sessions
 from coatcheck.server.activity import Activity
 from coatcheck.server.attempts import Attempts
 from coatcheck.server.context import WorkerContext
+from coatcheck.server.live_table import LiveTable
 from coatcheck.server.settings import Settings
 from coatcheck.tokens import AccessTokens, RefreshTokens
 
@@ -29,6 +33,10 @@ class Services:
     access: AccessTokens
     refresh: RefreshTokens
     activity: Activity
+    passkeys: Passkeys
+    recovery: RecoveryCodes
+    security: SecurityLog
+    live: LiveTable
 
 
 async def _services(request: Request) -> Services:

@@ -261,6 +261,20 @@ def test_described_sessions_show_the_policys_name_and_each_401(sessions: Session
         assert answers[path]["headers"].keys() == {"WWW-Authenticate"}
 
 
+def test_where_access_tokens_do_as_well_the_schema_names_both_for_each_route_that_wants_a_login(
+    sessions: Sessions,
+) -> None:
+    app = application(sessions)
+    describe_sessions(app, bearer=True)
+    with TestClient(app, base_url="https://testserver") as client:
+        schema = client.get("/openapi.json").json()
+        assert client.get("/openapi.json").json() == schema
+    assert schema["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    demands = {path: operation.get("security") for path, operation in operations(schema).items()}
+    assert demands["/visitor"] is None
+    assert demands["/user"] == [{"session": []}, {"bearer": []}]
+
+
 def test_an_application_without_sessions_is_described_as_it_was() -> None:
     app = FastAPI()
     before = dict(app.openapi())

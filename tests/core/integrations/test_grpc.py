@@ -652,7 +652,7 @@ async def test_async_handlers_have_the_context_that_grpc_gives_them() -> None:
         assert not context.done()
         context.set_code(grpc.StatusCode.NOT_FOUND)
         context.set_details("none of these")
-        assert 0 < context.time_remaining() <= 5
+        assert 0 < context.time_remaining() < 6  # gRPC rounds the deadline up on its way
         return b""
 
     async with Site() as site:

@@ -45,15 +45,15 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def serving(house: House) -> AsyncIterator[grpc.aio.Channel]:
-    """Serve gRPC, as a worker does behind its edge."""
+async def serving(house: House, *options: tuple[str, int]) -> AsyncIterator[grpc.aio.Channel]:
+    """Serve gRPC, as a worker does behind its edge. `options` are the channel's."""
     feed = RevocationFeed(house.sessions, token_lifetime=house.access.keys.token_lifetime)
     server = RpcServer(house.services, feed)
     house.worker.rpc = server
     house.worker.on_leave.append(feed.leave)
     port = await server.start("127.0.0.1:0")
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=NO_PROXY) as channel:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[*NO_PROXY, *options]) as channel:
             yield channel
     finally:
         await server.stop(0)

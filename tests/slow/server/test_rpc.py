@@ -408,7 +408,9 @@ async def test_a_worker_that_leaves_tells_services_everything_first(tmp_path: Pa
 async def test_a_service_that_does_not_read_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "SLOW", 0.1)
     monkeypatch.setattr("coatcheck.integrations.grpc._stream.PATIENCE", 0.1)
-    async with House(tmp_path) as house, serving(house) as channel:
+    # gRPC would learn that the way to the client is wide, and take in all that there is without anybody reading it.
+    narrow = ("grpc.http2.bdp_probe", 0)
+    async with House(tmp_path) as house, serving(house, narrow) as channel:
         service = await by_service(house)
         rpc: Any = house.worker.rpc
         await rpc._feed.start()

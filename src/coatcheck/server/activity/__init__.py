@@ -74,9 +74,9 @@ class Activity:
         """How many follow on this worker."""
         return len(self._following)
 
-    async def flush(self) -> None:
-        """Wait until what was recorded has been written down."""
-        await self._writing.flush()
+    async def flush(self, within: float | None = None) -> None:
+        """Wait until what was recorded has been written down, or for so many seconds."""
+        await self._writing.flush(within)
 
     async def run(self) -> None:
         """Until cancelled: hear of what other processes do, and drop what is old."""

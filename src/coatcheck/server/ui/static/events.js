@@ -26,7 +26,7 @@ export function follow({ sessions, refresh }, enter) {
   current?.stop();
   const names = new Map();
   const told = [];
-  let connection, place, timer, refetching, failures = 0, stopped = false;
+  let connection, place, timer, refetching, unexplained, failures = 0, stopped = false;
   const mine = { stop, look };
   current = mine;
   card().replaceChildren();
@@ -36,6 +36,7 @@ export function follow({ sessions, refresh }, enter) {
     stopped = true;
     clearTimeout(timer);
     clearTimeout(refetching);
+    clearTimeout(unexplained);
     connection?.close();
     $("account").removeAttribute("data-live");
   }
@@ -103,6 +104,7 @@ export function follow({ sessions, refresh }, enter) {
   // A new secret, as after a change of the password, is on its way to this browser, or is there: the session goes on.
   // Whoever is just logging out in this tab is told by the answer to that.
   function over(reason) {
+    clearTimeout(unexplained);
     if (reason.includes("secret")) again();
     else if (!$("log-out").disabled && !$("account").hidden) enter(ends[reason] ?? "Your session has ended. Log in again.");
   }
@@ -126,7 +128,8 @@ export function follow({ sessions, refresh }, enter) {
         for (const each of await sessions()) names.set(each.id, each.name || device(each.user_agent).words);
         draw();
       } catch (error) {
-        if (error.status === 401 && !stopped && !$("log-out").disabled) enter(error.message);
+        // The reason may be on its way still: a refusal can overtake it.
+        if (error.status === 401 && !stopped && !$("log-out").disabled) unexplained = setTimeout(enter, 700, error.message);
       }
     }, 50);
   }

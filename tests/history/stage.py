@@ -533,7 +533,7 @@ async def under_load(
 ) -> AsyncIterator[Stage]:
     """A store with three nodes and people on it from the block's beginning to its end; then they look once more.
 
-    `releases`: whose format of records the first of the nodes have, where it is not this one's.
+    `releases`: whose format of records the first of the nodes have, where it is not this one's, or what they do wrong.
     """
     async with AsyncExitStack() as stack:
         await store.start(directory)

@@ -1,8 +1,8 @@
 """One node as a process of its own: `Sessions` on a store, asked over loopback in lines of JSON. Ends with its standard input.
 
-    python -m tests.history.node STORE_URL MAX_STALENESS [FORMAT]
+    python -m tests.history.node STORE_URL MAX_STALENESS [WHOSE]
 
-With FORMAT it reads and writes records as another release (`formats`).
+WHOSE names another release, as which it reads and writes records (`formats`), or what it is to do wrong (`mutants`).
 
 Prints its port when it is ready. Everything that a request needs goes through what applications use; the clock can be set.
 """
@@ -18,6 +18,7 @@ from typing import Any
 from coatcheck import Session, Sessions
 from coatcheck.errors import LoginRefused, SessionEnded, StoreUnavailable
 from tests.history.formats import speak
+from tests.history.mutants import MUTANTS
 
 
 class SteppedClock:
@@ -152,6 +153,6 @@ async def main(url: str, max_staleness: float) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 3:
-        speak(sys.argv[3])
+        MUTANTS[sys.argv[3]]() if sys.argv[3] in MUTANTS else speak(sys.argv[3])
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main(sys.argv[1], float(sys.argv[2])))

@@ -24,7 +24,7 @@ class Node:
     """One node process, and another in its place after each `replace`."""
 
     def __init__(self, name: str, url: str, max_staleness: float, release: str = "") -> None:
-        """`release`: whose format of records it has (`formats`); empty: its own."""
+        """`release`: whose format of records it has (`formats`), or what it does wrong (`mutants`); empty: neither."""
         self.url = url
         self.release = release
         self._first = name

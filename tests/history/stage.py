@@ -209,15 +209,8 @@ class Redis(Served):
         """Kill one connection of each node's feed, and no other."""
         began = time.monotonic()
         name = stage.random.choice(["coatcheck-told", "coatcheck-tracking"])
-        await asyncio.to_thread(self._kill_connections, name)
+        await asyncio.to_thread(kill_connections, self.server, name)
         await stage.over(f"CLIENT KILL of {name}", began)
-
-    def _kill_connections(self, name: str) -> None:
-        killed = 0
-        for line in self.server.cli("CLIENT", "LIST").splitlines():
-            if f"name={name}" in line:
-                killed += int(self.server.cli("CLIENT", "KILL", "ID", line.split()[0].removeprefix("id=")))
-        assert killed, f"no connection is called {name}"
 
     async def fill_disk(self, stage: Stage) -> None:
         """No room for what Redis appends: with appendfsync always it ends itself, and is started when there is room."""
@@ -232,6 +225,15 @@ class Redis(Served):
         else:
             await asyncio.to_thread(self.server.start)
         await stage.over("a full disk", began)
+
+
+def kill_connections(server: RedisServer, name: str) -> None:
+    """CLIENT KILL of all that are called so."""
+    killed = 0
+    for line in server.cli("CLIENT", "LIST").splitlines():
+        if f"name={name}" in line:
+            killed += int(server.cli("CLIENT", "KILL", "ID", line.split()[0].removeprefix("id=")))
+    assert killed, f"no connection is called {name}"
 
 
 _REDIS: dict[str, dict[str, str]] = {
@@ -252,7 +254,6 @@ class Cluster(Served):
         self.cluster = await asyncio.to_thread(
             lambda: RedisCluster(cluster_node_timeout="1000", appendonly="yes", appendfsync="always")
         )
-        self._gone: list[RedisServer] = []
 
     def url(self, line: Line | None = None) -> str:
         return f"{self.cluster.url}&{_TIME_OUTS}" + ("&wait_replicas=1" if self._waits else "")
@@ -265,24 +266,52 @@ class Cluster(Served):
         gone = stage.random.choice(await asyncio.to_thread(self.cluster.primaries))
         before = time.monotonic()
         await asyncio.to_thread(gone.kill, signal.SIGKILL)
-        killed = time.monotonic()
-        if self._waits:
-            # What waits for a replica is an end, a login and a change of secret; other changes do not.
-            stage.lose("changes do not wait for replicas", "writes", since=before - 1.0, at=killed)
-        else:
-            stage.lose(
-                "wait_replicas=0: replication is asynchronous",
-                "logins",
-                "writes",
-                "ends",
-                since=before - 1.0,
-                at=killed,
-            )
+        self._lose(stage, before, time.monotonic())
         await stage.over("kill -9 of a primary", before)
         began = time.monotonic()
         await asyncio.to_thread(gone.start)  # it comes back as a replica
         await asyncio.to_thread(self.cluster.settle)
         await stage.over("a killed primary comes back", began)
+
+    async def freeze(self, stage: Stage) -> None:
+        """SIGSTOP of a primary until its replica has taken over; when it goes on, it takes itself for one for a moment."""
+        frozen = stage.random.choice(await asyncio.to_thread(self.cluster.primaries))
+        before = time.monotonic()
+        frozen.kill(signal.SIGSTOP)
+        async with asyncio.timeout(BACK_WITHIN):
+            while not await asyncio.to_thread(self._replaced, frozen):
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(stage.random.uniform(0.1, 1.0))
+        frozen.kill(signal.SIGCONT)
+        async with asyncio.timeout(BACK_WITHIN):
+            while "role:master" in await asyncio.to_thread(frozen.cli, "INFO", "replication"):
+                await asyncio.sleep(0.01)
+        # What it took as a primary that it was not any more is gone as well.
+        self._lose(stage, before, time.monotonic())
+        await asyncio.to_thread(self.cluster.settle)
+        await stage.over("SIGSTOP of a primary", before)
+
+    def _replaced(self, gone: RedisServer) -> bool:
+        """Whether others say that it has no slots any more."""
+        other = next(node for node in self.cluster.nodes if node is not gone)
+        (line,) = [line for line in other.cli("CLUSTER", "NODES").splitlines() if f":{gone.port}@" in line]
+        return len(line.split()) == 8
+
+    def _lose(self, stage: Stage, began: float, at: float) -> None:
+        if self._waits:
+            # What waits for a replica is an end, a login and a change of secret; other changes do not.
+            stage.lose("changes do not wait for replicas", "writes", since=began - 1.0, at=at)
+        else:
+            setting = "wait_replicas=0: replication is asynchronous"
+            stage.lose(setting, "logins", "writes", "ends", since=began - 1.0, at=at)
+
+    async def kill_feed(self, stage: Stage) -> None:
+        """Kill one connection of each node's feed to each primary, and no other."""
+        began = time.monotonic()
+        name = stage.random.choice(["coatcheck-told", "coatcheck-tracking"])
+        for primary in await asyncio.to_thread(self.cluster.primaries):
+            await asyncio.to_thread(kill_connections, primary, name)
+        await stage.over(f"CLIENT KILL of {name}", began)
 
 
 class Postgres(Served):
@@ -504,7 +533,7 @@ async def under_load(
 ) -> AsyncIterator[Stage]:
     """A store with three nodes and people on it from the block's beginning to its end; then they look once more.
 
-    `releases`: whose format of records the first of the nodes have, where it is not this one's.
+    `releases`: whose format of records the first of the nodes have, where it is not this one's, or what they do wrong.
     """
     async with AsyncExitStack() as stack:
         await store.start(directory)

@@ -89,3 +89,23 @@ def test_nodes_of_three_releases_on_one_store_keep_their_promises_to_one_another
     assert verdict.wrong == []
     assert verdict.counts["write ok"] > 100
     assert len(verdict.ends) > 10
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("deaf", "s after its end was answered"),
+        ("undoing", "was acknowledged by"),
+        ("deathless", "accepted by the node that had ended it"),
+    ],
+)
+def test_a_node_that_breaks_a_promise_is_found_out(wrong: str, words: str, tmp_path: Path) -> None:
+    """That nothing is wrong with the others means something only if this is seen."""
+
+    async def run() -> Verdict:
+        async with asyncio.timeout(60), under_load(STORES["sqlite"](tmp_path), tmp_path, releases=[wrong]) as stage:
+            await asyncio.sleep(2.5)
+        return stage.verdict()
+
+    found = asyncio.run(run()).wrong
+    assert len([each for each in found if words in each]) > 3, found[:5]

@@ -189,6 +189,34 @@ def wires_of(store: Any) -> list[Any]:
     return [tracker._told, tracker._redirecting]
 
 
+async def test_a_store_that_closes_while_its_feed_begins_anew_leaves_no_connection_open(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(redis_server.url) as (store,):
+        (tracker,) = store._feed._trackers.values()
+        closing, real = asyncio.Event(), tracker.close
+
+        async def close() -> None:
+            if not closing.is_set():
+                closing.set()
+                await asyncio.sleep(3600)  # until the store closes
+            await real()
+
+        monkeypatch.setattr(tracker, "close", close)
+        redis_server.cli("CLIENT", "KILL", "ID", _id_of(redis_server, "coatcheck-told"))
+        async with asyncio.timeout(10):
+            await closing.wait()
+        assert redis_server.cli("CLIENT", "LIST").count("name=coatcheck-tracking") == 1
+    async with asyncio.timeout(10):
+        while "name=coatcheck-tracking" in redis_server.cli("CLIENT", "LIST"):
+            await asyncio.sleep(0.01)
+
+
+def _id_of(server: RedisServer, name: str) -> str:
+    (line,) = [line for line in server.cli("CLIENT", "LIST").splitlines() if f"name={name} " in line]
+    return line.split()[0].removeprefix("id=")
+
+
 async def test_a_stream_goes_on_when_its_store_opens_again(redis_server: RedisServer) -> None:
     async with started(redis_server.url, 2) as (one, two):
         stream = two.changes()

@@ -187,9 +187,10 @@ class RedisFeed:
         """Listen to every primary there is, anew to those that were lost; then own up to what was missed."""
         wanted = await link.primaries()
         gone = [t for address, t in self._trackers.items() if address not in wanted or t.lost or self.trouble]
+        # Forgotten only when it is closed: if this is cancelled in between, `_hang_up` still knows of it.
+        await asyncio.gather(*(tracker.close() for tracker in gone))
         for tracker in gone:
             del self._trackers[tracker.address]
-        await asyncio.gather(*(tracker.close() for tracker in gone))
         fresh = [
             Tracker(address, link.connect, keys, self._take, self.hurry, link.options.timeout)
             for address in wanted
@@ -282,9 +283,8 @@ class RedisFeed:
             stream.push(change)
 
     async def _hang_up(self) -> None:
-        trackers = list(self._trackers.values())
+        await asyncio.gather(*(tracker.close() for tracker in self._trackers.values()))
         self._trackers.clear()
-        await asyncio.gather(*(tracker.close() for tracker in trackers))
 
 
 async def _all(asked: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -15,6 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from coatcheck.server.ui.credentials import show_credentials
+from coatcheck.server.ui.plain import plain_routes
+
 __all__ = ["CONTENT_SECURITY_POLICY", "page_routes"]
 
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -48,7 +51,7 @@ class _File(msgspec.Struct, frozen=True):
 
 
 def page_routes() -> list[BaseRoute]:
-    """The routes `/` and `/assets/…`; nothing they answer depends on a session or sets a cookie."""
+    """The routes `/` and `/assets/…`, whose answers depend on no session, and those under `/page`, whose answers do."""
     assets = _read()
     digest = _digest("".join(name + assets[name].etag for name in sorted(assets)).encode())[:12]
     document = assets.pop(_DOCUMENT)
@@ -69,6 +72,8 @@ def page_routes() -> list[BaseRoute]:
     return [
         Route("/", page, name="page", include_in_schema=False),
         Route("/assets/{digest}/{name}", asset, name="asset", include_in_schema=False),
+        Route("/page/credentials", show_credentials, name="credentials", include_in_schema=False),
+        *plain_routes(CONTENT_SECURITY_POLICY, f"/assets/{digest}/style.css"),
     ]
 
 

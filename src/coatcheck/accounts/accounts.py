@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Executable, Row, insert, select, update
+from sqlalchemy import Executable, Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from coatcheck.accounts.database import Conflict, Database, Place, ensure_private_file, place_of
 from coatcheck.accounts.errors import (
     AccountsNotStarted,
     AccountsUnavailable,
+    LastAdmin,
     UnknownUser,
     UsernameRefused,
     UsernameTaken,
@@ -191,6 +192,44 @@ class Accounts:
         )
         if not changed:
             raise _unknown()
+
+    async def set_admin(self, user_id: str, is_admin: bool) -> None:
+        """Make a user an administrator, or no longer one. Raises UnknownUser, LastAdmin."""
+        others = select(users.c.id).where(users.c.is_admin, ~users.c.disabled, users.c.id != user_id)
+        change = update(users).where(users.c.id == user_id).values(is_admin=is_admin)
+
+        async def work(connection: AsyncConnection) -> int:
+            # Locked, so that of two administrators who do this to each other at once one stays.
+            if not is_admin and not (await connection.execute(others.with_for_update())).all():
+                raise LastAdmin("This is the last administrator: make another user one first.")
+            return (await connection.execute(change)).rowcount
+
+        if not is_id(user_id) or not await self._started().run(work):
+            raise _unknown()
+
+    async def search(self, text: str = "", *, after: str | None = None, limit: int = 50) -> Sequence[User]:
+        """Give users of whose username or name this is a part, in whatever case, in the order of their folded usernames.
+
+        `after` is the last username already seen. Raises UsernameRefused for an `after` that cannot be a username.
+        """
+        query = select(*_PUBLIC).order_by(users.c.username_key).limit(limit)
+        if text:
+            part = text.casefold()
+            query = query.where(
+                users.c.username_key.contains(part, autoescape=True)
+                | func.lower(users.c.name).contains(part, autoescape=True)
+            )
+        if after is not None:
+            query = query.where(users.c.username_key > username_key(check_username(after)))
+        return [User(*row) for row in await self._all(query)]
+
+    async def count(self) -> tuple[int, int]:
+        """Give how many accounts there are, and how many of them are disabled."""
+        query = select(func.count(), func.count().filter(users.c.disabled)).select_from(users)
+        row = await self._one(query)
+        assert row is not None
+        total, disabled = tuple(row)
+        return total, disabled
 
     async def _renew(self, user_id: str, stored: EncodedHash, renewed: EncodedHash) -> None:
         # Only if the hash is still the one that was verified: a password changed meanwhile stays changed.

@@ -5,8 +5,10 @@ CoatcheckError
 │   ├── UsernameRefused        the username is malformed
 │   ├── UsernameTaken          another account has it, or one that reads the same
 │   ├── NameRefused            the display name is malformed
-│   └── PasswordRefused        the password is too short, too long, or too easily guessed
+│   ├── PasswordRefused        the password is too short, too long, or too easily guessed
+│   └── PasskeyRefused         the passkey cannot be added, or there is none to be asked for
 ├── UnknownUser                there is no account with this id
+├── LastAdmin                  without this one there would be no administrator
 ├── ServiceRefused             a service cannot be added: its name is malformed or taken, or an audience is no URL
 ├── UnknownService             there is no service of this name
 ├── AccountsUnavailable        the database cannot be asked; try again later (HTTP 503)
@@ -27,7 +29,9 @@ __all__ = [
     "AccountsSchemaTooNew",
     "AccountsUnavailable",
     "HashQueueFull",
+    "LastAdmin",
     "NameRefused",
+    "PasskeyRefused",
     "PasswordRefused",
     "ServiceRefused",
     "Throttled",
@@ -60,6 +64,14 @@ class PasswordRefused(AccountRefused, ValueError):
 
 class UnknownUser(CoatcheckError, LookupError):
     """There is no account with this id."""
+
+
+class LastAdmin(CoatcheckError):
+    """Without this account there would be nobody left who is an administrator. Nothing was changed."""
+
+
+class PasskeyRefused(AccountRefused):
+    """A passkey that cannot be added, or cannot be asked for. The text is a sentence to show."""
 
 
 class ServiceRefused(CoatcheckError, ValueError):

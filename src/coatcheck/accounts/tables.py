@@ -31,13 +31,17 @@ __all__ = [
     "activity",
     "activity_place",
     "metadata",
+    "passkey_challenges",
+    "passkeys",
+    "recovery_codes",
+    "security_log",
     "services",
     "signing_keys",
     "throttling",
     "users",
 ]
 
-SCHEMA = "0005"
+SCHEMA = "0006"
 """The version of the schema that this release works with: the last step in `migrations/versions`."""
 VERSION_TABLE = "coatcheck_accounts_version"
 """Where Alembic keeps the schema's version."""
@@ -130,4 +134,62 @@ activity_place: Table = Table(
     Column("pruned", BigInteger, nullable=False),
     # Under it clients are given their places in the log. No credential: it only hides how much others do.
     Column("cipher_key", LargeBinary, nullable=False),
+)
+
+passkeys: Table = Table(
+    "coatcheck_passkeys",
+    metadata,
+    Column("id", String(22), primary_key=True),
+    Column("user_id", String(22), nullable=False),
+    # The relying party that it was made for; others never see it (Web Authentication Level 3, section 5.1.2).
+    Column("rp_id", Text, nullable=False),
+    # Base64url of what the authenticator calls it, up to 1023 bytes.
+    Column("credential_id", Text, nullable=False, unique=True),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("sign_count", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),
+    # A JSON array of texts.
+    Column("transports", Text, nullable=False),
+    Column("backed_up", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("last_used_at", Double, nullable=True),
+    Index("coatcheck_passkeys_user", "user_id"),
+)
+
+passkey_challenges: Table = Table(
+    "coatcheck_passkey_challenges",
+    metadata,
+    # SHA-256 in base64url: what is kept here answers nothing.
+    Column("hash", String(43), primary_key=True),
+    # What it is good for, and for whom.
+    Column("purpose", String(64), nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Index("coatcheck_passkey_challenges_expires_at", "expires_at"),
+)
+
+recovery_codes: Table = Table(
+    "coatcheck_recovery_codes",
+    metadata,
+    Column("user_id", String(22), primary_key=True),
+    # SHA-256 in base64url, of 80 random bits and more.
+    Column("hash", String(43), primary_key=True),
+    Column("created_at", Double, nullable=False),
+)
+
+security_log: Table = Table(
+    "coatcheck_security_log",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    Column("kind", String(32), nullable=False),
+    # Whom it is about; NULL: everybody.
+    Column("user_id", String(22), nullable=True),
+    # Who did it.
+    Column("by_id", String(22), nullable=False),
+    Column("by_username", Text, nullable=False),
+    Column("as_admin", Boolean, nullable=False),
+    # A JSON object of texts.
+    Column("detail", Text, nullable=False),
+    Index("coatcheck_security_log_user", "user_id", "at"),
+    Index("coatcheck_security_log_at", "at"),
 )

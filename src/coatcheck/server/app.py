@@ -13,6 +13,9 @@ from typing import Any, TypeAlias
 from fastapi import FastAPI
 
 from coatcheck.accounts import Accounts, PasswordHasher
+from coatcheck.accounts.passkeys import Passkeys
+from coatcheck.accounts.recovery import RecoveryCodes
+from coatcheck.accounts.security_log import SecurityLog
 from coatcheck.errors import CoatcheckError, StoreUnavailable
 from coatcheck.manager import Sessions
 from coatcheck.server import openapi, problems
@@ -71,6 +74,9 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
             access=access,
             refresh=RefreshTokens(sessions, access),
             activity=Activity(accounts, sessions),
+            passkeys=Passkeys(accounts, settings.effective_public_origins()),
+            recovery=RecoveryCodes(accounts),
+            security=SecurityLog(accounts),
         )
     )
 

@@ -9,13 +9,14 @@ import contextlib
 import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from coatcheck.manager import Sessions
+from coatcheck.server.edge_feed import EdgeStatistics
 from coatcheck.server.figures import FigureTable
 from coatcheck.stores.observed import STEPS
 
-__all__ = ["COLUMNS", "EDGE_STATISTICS", "Publisher", "exposition", "serve_metrics"]
+__all__ = ["COLUMNS", "EDGE_STATISTICS", "Publisher", "exposition", "overview_of", "serve_metrics"]
 
 
 class _Figure(NamedTuple):
@@ -29,7 +30,7 @@ class _Figure(NamedTuple):
 
 _REASONS = ("logout", "password changed", "idle", "expired", "too many sessions", "ended by user", "revoked",
             "refresh token reused", "ended", "other")  # fmt: skip
-_CAUSES = ("cross-site", "invalid token", "invalid request", "session ended", "store unavailable", "too many connections",
+_CAUSES = ("wrong credentials", "cross-site", "invalid token", "invalid request", "session ended", "store unavailable", "too many connections",
            "other")  # fmt: skip
 _KINDS = ("websocket", "sse", "stream", "grpc", "other")
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
@@ -198,6 +199,51 @@ def _edge_lines(edge: Mapping[str, int]) -> list[tuple[str, str, str, str, float
             continue
         sums[label] = sums.get(label, 0.0) + value
     return [(*label, value) for label, value in sorted(sums.items())]
+
+
+def overview_of(table: FigureTable, edge: EdgeStatistics | None) -> dict[str, Any]:
+    """Give what administrators are shown: `counters`, `connections`, `http`, `store` and `nodes`, over all workers."""
+
+    def total(column: str) -> float:
+        return sum(table.all(column))
+
+    http: dict[str, dict[str, int]] = {}
+    for name, labels, _, _, value in _edge_lines({} if edge is None else edge.counters):
+        kind = {
+            "coatcheck_edge_connections_total": "connections",
+            "coatcheck_edge_requests_total": "requests",
+            "coatcheck_edge_connections_active": "open",
+        }.get(name)
+        if kind is not None:
+            version = labels.partition('"')[2].rstrip('"')
+            http.setdefault(version, {"connections": 0, "requests": 0, "open": 0})[kind] += int(value)
+    leases, lags = table.all("lease"), table.all("feed_lag")
+    return {
+        "counters": {
+            "logins": total("logins"),
+            "failed_logins": total("refused_wrong credentials"),
+            "sessions_created": total("created"),
+            "sessions_ended": sum(total(f"ended_{reason}") for reason in _REASONS),
+            "requests": sum(total(f"requests_{each}") for each in _CLASSES),
+            "errors": total("requests_5xx"),
+            "cache_hits": total("cache_hits"),
+            "cache_misses": total("cache_misses"),
+        },
+        "connections": {kind: int(total(f"live_{kind}")) for kind in _KINDS},
+        "http": http,
+        "store": {
+            step: {
+                "calls": int(total(f"store_calls_{step}")),
+                "seconds": total(f"store_seconds_{step}"),
+                "failures": int(total(f"store_failures_{step}")),
+            }
+            for step in STEPS
+        },
+        "nodes": [
+            {"worker": number, "lease_left_s": lease, "feed_lag_s": lag}
+            for number, (lease, lag) in enumerate(zip(leases, lags, strict=True))
+        ],
+    }
 
 
 async def serve_metrics(address: str, port: int, text: Callable[[], Awaitable[str]]) -> asyncio.Server:

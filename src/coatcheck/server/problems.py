@@ -20,6 +20,7 @@ from coatcheck.accounts import (
     AccountRefused,
     AccountsUnavailable,
     HashQueueFull,
+    LastAdmin,
     NameRefused,
     PasswordRefused,
     Throttled,
@@ -133,6 +134,8 @@ def problem_of(error: BaseException, *, by_bearer: bool) -> ProblemError | None:
         case SessionRefused():
             challenge = {"www-authenticate": BAD_BEARER if by_bearer else "Bearer"}
             return ProblemError(401, f"{str(error)[:1].upper()}{str(error)[1:]}.", headers=challenge)
+        case LastAdmin():
+            return ProblemError(409, str(error))
         case Throttled():
             return ProblemError(429, str(error), headers={"retry-after": str(error.retry_after)})
         case StoreUnavailable() | AccountsUnavailable() | HashQueueFull():
@@ -176,6 +179,7 @@ _RAISED: tuple[type[Exception], ...] = (
     StoreUnavailable,
     AccountsUnavailable,
     HashQueueFull,
+    LastAdmin,
     Throttled,
 )
 """What `problem_of` has words for."""

@@ -7,6 +7,9 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from coatcheck.accounts import Accounts
+from coatcheck.accounts.passkeys import Passkeys
+from coatcheck.accounts.recovery import RecoveryCodes
+from coatcheck.accounts.security_log import SecurityLog
 from coatcheck.manager import Sessions
 from coatcheck.server.activity import Activity
 from coatcheck.server.attempts import Attempts
@@ -29,6 +32,9 @@ class Services:
     access: AccessTokens
     refresh: RefreshTokens
     activity: Activity
+    passkeys: Passkeys
+    recovery: RecoveryCodes
+    security: SecurityLog
 
 
 async def _services(request: Request) -> Services:

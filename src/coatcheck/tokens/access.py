@@ -145,7 +145,9 @@ class AccessTokens:
 
 def methods(about: Mapping[str, str]) -> list[str]:
     """Give how a session was authenticated, by the names of RFC 8176."""
-    return {"password": ["pwd"], "passkey": ["hwk", "user"]}.get(about.get("method", ""), [])
+    # A passkey: a key that was shown to be held, by somebody whom the device has verified, which makes two factors.
+    named = {"password": ["pwd"], "passkey": ["pop", "user", "mfa"], "recovery-code": ["otp"]}
+    return named.get(about.get("method", ""), [])
 
 
 def parse_header(token: str) -> dict[str, str]:

@@ -14,11 +14,15 @@ from coatcheck import Sessions
 from coatcheck.accounts import Accounts, HashParameters, PasswordHasher
 from coatcheck.accounts.database import ensure_private_file, parse_url, place_of
 from coatcheck.accounts.migrate import migrate
+from coatcheck.accounts.passkeys import Passkeys
+from coatcheck.accounts.recovery import RecoveryCodes
+from coatcheck.accounts.security_log import SecurityLog
 from coatcheck.sealed import new_key
 from coatcheck.server.activity import Activity
 from coatcheck.server.app import compose, rest_app
 from coatcheck.server.attempts import PLAIN_DEVICE, TLS_DEVICE, Attempts
 from coatcheck.server.context import WorkerContext
+from coatcheck.server.metrics import Publisher
 from coatcheck.server.services import Services
 from coatcheck.server.settings import Settings
 from coatcheck.server.signing import open_access_tokens
@@ -76,6 +80,9 @@ class House:
             access=self.access,
             refresh=RefreshTokens(self.sessions, self.access),
             activity=self.activity,
+            passkeys=Passkeys(self.accounts, self.settings.effective_public_origins(), clock=self.clock),
+            recovery=RecoveryCodes(self.accounts, clock=self.clock),
+            security=SecurityLog(self.accounts, clock=self.clock),
         )
         self.app = compose(self.services)
         self._exits = contextlib.AsyncExitStack()
@@ -93,6 +100,10 @@ class House:
 
     async def __aexit__(self, *_: object) -> None:
         await self._exits.aclose()
+
+    def publish(self) -> None:
+        """Have this worker's figures written where the overview reads them, as happens every second."""
+        Publisher(self.worker.figures, self.sessions).publish()
 
     def routes(self) -> list[BaseRoute]:
         """Every route that FastAPI has."""

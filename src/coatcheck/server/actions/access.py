@@ -36,27 +36,36 @@ async def user_of(session: Session, services: Services) -> User:
 
 
 async def enter_session(
-    request: Request, session: Session, services: Services, user: User, *, epoch: int, remember: bool | None = None
+    request: Request,
+    session: Session,
+    services: Services,
+    user: User,
+    *,
+    epoch: int,
+    method: str = "password",
+    remember: bool | None = None,
 ) -> Entered:
     """Make the request's session that of a user who has just proved who they are, under a new secret.
 
     Where an access token brought the request, its tokens are replaced as a cookie is. `epoch` must have been read before
-    the proof was looked at. Raises LoginRefused.
+    the proof was looked at; `method` is what the proof was. Raises LoginRefused.
     """
     pair: TokenPair | None = None
     if session.by_bearer:
         assert session.record is not None
         # First the refresh token, so that whoever holds the old one gets nothing for the new secret.
         pair = await services.refresh.begin(session.record)
-    await session.log_in(user.id, epoch=epoch, remember=remember, about=seen_of(request, user))
+    await session.log_in(user.id, epoch=epoch, remember=remember, about=seen_of(request, user, method))
     assert session.record is not None
     return Entered(user, session.record, None if pair is None else _with_access(services, session.record, pair))
 
 
-async def enter_token_session(request: Request, services: Services, user: User, *, epoch: int) -> Entered:
+async def enter_token_session(
+    request: Request, services: Services, user: User, *, epoch: int, method: str = "password"
+) -> Entered:
     """Make a new session that only tokens lead to, whatever session the request has. Raises LoginRefused."""
     session = await services.sessions.load(None)
-    await session.log_in(user.id, epoch=epoch, about={**seen_of(request, user), KIND: TOKEN})
+    await session.log_in(user.id, epoch=epoch, about={**seen_of(request, user, method), KIND: TOKEN})
     assert session.record is not None
     pair = await services.refresh.begin(session.record)
     return Entered(user, session.record, _with_access(services, session.record, pair))
@@ -67,11 +76,11 @@ def _with_access(services: Services, record: SessionRecord, pair: TokenPair) -> 
     return pair._replace(access_token=access, expires_in=lifetime)
 
 
-def seen_of(request: Request, user: User) -> dict[str, str]:
+def seen_of(request: Request, user: User, method: str = "password") -> dict[str, str]:
     """What a session is to know of its login: for lists, for `/v1/verify`, and the scheme that it is confined to."""
     return {
         "username": user.username,
-        "method": "password",
+        "method": method,
         "address": request.client.host if request.client else "",
         "user_agent": request.headers.get("user-agent", "")[:_MOST_USER_AGENT],
         SCHEME: request.url.scheme,

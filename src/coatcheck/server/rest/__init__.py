@@ -1,6 +1,17 @@
 """The REST API: one router for each topic, and the hot `verify` beside them as plain ASGI. Leaves composing to `app`."""
 
-from coatcheck.server.rest import connection, health, logins, revocations, service, sessions, tokens, users
+from coatcheck.server.rest import (
+    admin,
+    connection,
+    health,
+    logins,
+    revocations,
+    security,
+    service,
+    sessions,
+    tokens,
+    users,
+)
 
 __all__ = ["ROUTERS"]
 
@@ -8,6 +19,8 @@ ROUTERS = (
     users.router,
     logins.router,
     sessions.router,
+    security.router,
+    admin.router,
     tokens.router,
     service.router,
     revocations.router,

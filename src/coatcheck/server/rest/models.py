@@ -140,7 +140,7 @@ class SessionView(BaseModel):
     last_seen_at: datetime = Field(description="When it was last used, late by up to a minute.")
     expires_at: datetime = Field(description="When it ends even if it is used.")
     kind: Literal["cookie", "token"] = Field(description="How the client says that it is this session.")
-    method: str | None = Field(description="How the user logged in.", examples=["password"])
+    method: str | None = Field(description="How the user logged in.", examples=["password", "passkey"])
     address: str | None = Field(description="Where the login came from.", examples=["192.0.2.7"])
     user_agent: str | None = Field(
         description="What the client said of itself at login: anything at all, but that control characters are "

@@ -21,18 +21,19 @@ const ends = {
   "ended by administrator": "This session was ended by an administrator. Log in again.",
   "password changed by operator": "Your password was changed by an administrator.",
   "disabled by operator": "This account was disabled by an administrator.",
-  "disabled by administrator": "This account was disabled by an administrator.",
   idle: "This session was not used for too long. Log in again.",
   expired: "This session has come to its end. Log in again.",
 };
 
 let page = null; // what app.js offers: `guard`, `enter`, `shown`
-let person, following, view, turn = 0, cut = false;
+let person, following, view, unexplained, turn = 0, cut = false;
 
 export async function open(me, offered) {
   const again = person?.id === me.id && !$("account").hidden;
-  [page, person] = [offered, me];
+  page = offered;
   if (again) return refresh();
+  person = me;
+  if (me.admin === undefined) ({ admin: me.admin } = await call("GET", "/v1/me/security"));
   const known = Object.keys(views).filter((name) => name !== "admin" || me.admin);
   $("account").replaceChildren(
     h("nav", { class: "views", "aria-label": t("Views") },
@@ -46,6 +47,7 @@ export async function open(me, offered) {
 }
 
 export function close() {
+  clearTimeout(unexplained);
   following?.stop();
   view?.close?.();
   [following, view, person] = [null, null, null];
@@ -64,7 +66,7 @@ export async function route(first) {
   const draw = async () => {
     const module = await Promise.resolve(views[known][2]()).catch(() => { throw new Problem(0) });
     const root = h("div", { class: `grid of-${known}` });
-    const made = await module.show(root, { me: person, guard: page.guard, rest });
+    const made = await module.show(root, { me: person, guard: page.guard, quietly, rest });
     if (mine !== turn || !person) return made?.close?.();
     view?.close?.();
     view = made;
@@ -84,19 +86,29 @@ function title() {
 
 const refresh = async () => view?.refresh?.();
 
+// What nobody asked for, and so says nothing when it fails; but where the session has ended, the reason for that may be
+// on its way still: a refusal can overtake it.
+async function quietly(action) {
+  try {
+    await action();
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (error.status === 401 && person && !$("log-out").disabled) {
+      clearTimeout(unexplained);
+      unexplained = setTimeout(() => page.enter(error.message), 700);
+    }
+  }
+}
+
 function follow() {
   import("./events.js").then((events) => {
     if (!person) return;
     following?.stop();
     following = events.follow({
-      async check() {
-        try {
-          person = await call("GET", "/v1/me");
-          await refresh();
-        } catch (error) {
-          if (error.status === 401) await page.enter(error.message);
-        }
-      },
+      check: () => quietly(async () => {
+        Object.assign(person ?? {}, await call("GET", "/v1/me"));
+        await refresh();
+      }),
       live() {
         $("live").textContent = t("Live");
         $("account").dataset.live = "";
@@ -115,6 +127,7 @@ function follow() {
       },
       // Whoever is just logging out in this tab is told by the answer to that.
       over(reason) {
+        clearTimeout(unexplained);
         if (!$("log-out").disabled && !$("account").hidden) page.enter(t(ends[reason] ?? "Your session has ended. Log in again."));
       },
     });

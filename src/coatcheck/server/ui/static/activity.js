@@ -8,7 +8,7 @@ import { words } from "./sessions.js";
 const pictures = { created: "key", ended: "hanger", passkey_added: "key", passkey_removed: "key", recovery_codes_made: "list" };
 
 // What is new since it was asked for is put before it; `more` goes back in time.
-export async function show(root, { guard }) {
+export async function show(root, { guard, quietly }) {
   const list = h("ol", { class: "list" });
   const more = h("button", { hidden: true, onclick: ({ currentTarget }) => guard(currentTarget, older) }, t("Show older ones"));
   const seen = new Set();
@@ -37,14 +37,14 @@ export async function show(root, { guard }) {
     refresh,
     happened: () => {
       clearTimeout(timer);
-      timer = setTimeout(() => guard(null, refresh), 300);
+      timer = setTimeout(quietly, 300, refresh);
     },
     close: () => clearTimeout(timer),
   };
 }
 
-export function entry({ kind, at, detail }) {
-  const from = [detail.user_agent && device(detail.user_agent).words, kind !== "created" && detail.address, detail.by && t("by {0}", detail.by)].filter(Boolean);
+export function entry({ kind, at, by, detail }) {
+  const from = [detail.user_agent && device(detail.user_agent).words, kind !== "created" && detail.address, detail.username, by && t("by {0}", by)].filter(Boolean);
   return h("li", null, icon(pictures[kind] ?? "desk"),
     h("div", { class: "what" }, h("h3", null, words(kind, detail)), from.length > 0 && h("p", null, from.join(" · "))),
     h("p", { class: "soft" }, time(at)));

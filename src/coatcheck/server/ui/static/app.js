@@ -78,7 +78,7 @@ async function logIn(fields) {
   await enter();
 }
 
-if (language !== "en") speak((await import(`./${language}.js`)).default);
+if (language !== "en") speak((await import(`./${language}.js`).catch(() => ({ default: {} }))).default);
 $("language").textContent = language === "ja" ? "English" : "日本語";
 $("language").lang = language === "ja" ? "en" : "ja";
 $("language").addEventListener("click", () => {

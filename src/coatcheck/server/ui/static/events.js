@@ -1,8 +1,7 @@
 // What happens to one's sessions, as it happens: over a WebSocket, or as server-sent events where none can be opened.
 // Tells its followers, and comes back by itself. Leaves what is shown of it to them.
 
-const kinds = ["created", "ended", "reauthenticated", "password_changed", "refreshed", "renamed", "opened", "closed",
-  "passkey_added", "passkey_removed", "recovery_codes_made", "recovery_code_used", "disabled", "enabled", "ended_by_admin"];
+const kinds = ["created", "ended", "reauthenticated", "password_changed", "refreshed", "renamed", "opened", "closed"];
 
 let current = null;
 

@@ -42,7 +42,12 @@ export function words(kind, detail) {
     recovery_code_used: () => t("A recovery code was used"),
     disabled: () => t("Account disabled"),
     enabled: () => t("Account enabled again"),
-    ended_by_admin: () => t("Ended by an administrator"),
+    made_admin: () => t("Made an administrator"),
+    admin_taken: () => t("No longer an administrator"),
+    session_ended_by_admin: () => t("A session was ended by an administrator"),
+    sessions_ended_by_admin: () => t("All sessions were ended by an administrator"),
+    all_sessions_ended: () => t("Everybody’s sessions were ended"),
+    keys_rotated: () => t("Keys rotated"),
   }[kind]?.() ?? kind.replaceAll("_", " ");
 }
 
@@ -51,7 +56,7 @@ function draw() {
   $("events")?.replaceChildren(...rows(told.map(({ session, at, text }) => [clock(at), [text, names.get(session)].filter(Boolean).join(": ")])));
 }
 
-export async function show(root, { me, guard }) {
+export async function show(root, { me, guard, quietly }) {
   const others = h("button", { class: "danger", id: "end-others", hidden: true, onclick: ({ currentTarget }) => guard(currentTarget, endOthers) }, t("End all others"));
   const count = h("span", { class: "count" });
   const list = h("ul", { id: "sessions", role: "list" });
@@ -158,7 +163,7 @@ export async function show(root, { me, guard }) {
     happened(kind) {
       if (!listed.includes(kind)) return;
       clearTimeout(timer); // several at once are looked up once
-      timer = setTimeout(() => guard(null, refresh), 50);
+      timer = setTimeout(quietly, 50, refresh);
     },
     close: () => clearTimeout(timer),
   };

@@ -67,7 +67,7 @@ def take(browser: Browser, server: RunningServer, names: list[str], *, readme: b
                 if names and name not in names:
                     continue
                 shot = f"{name}-{size}-{scheme}"
-                page.screenshot(path=SHOTS / f"{shot}.png", full_page=True)
+                whole(page, SHOTS / f"{shot}.png")
                 print(SHOTS / f"{shot}.png")
                 if readme and shot in README:
                     IMAGES.mkdir(exist_ok=True)
@@ -91,6 +91,16 @@ def take(browser: Browser, server: RunningServer, names: list[str], *, readme: b
     device.page.get_by_label("Password").fill(PASSWORD)
     device.page.get_by_role("button", name="Log in").click()
     device.page.screenshot(path=SHOTS / "plain-sessions.png", full_page=True)
+
+
+def whole(page: Page, path: Path) -> None:
+    """All of it in one picture, with what is fixed to the window's edge at the edge of the picture."""
+    size = page.viewport_size
+    assert size is not None
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.set_viewport_size({"width": size["width"], "height": max(size["height"], height)})
+    page.screenshot(path=path)
+    page.set_viewport_size(size)
 
 
 def views(device: Device, username: str):  # noqa: ANN201

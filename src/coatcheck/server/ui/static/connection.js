@@ -101,18 +101,17 @@ export async function show(root, { guard }) {
   const shown = h("div"), read = h("div");
   root.append(
     h("h1", { tabindex: "-1" }, t("This connection")),
-    card("timeline", "Does every request make a new one?",
+    card("requests", "Does every request make a new one?",
       h("p", { class: "soft" }, t("Sends twenty small requests and draws each where it was carried: one band for each connection.")),
       h("div", { class: "inline" }, send, h("label", { class: "check" }, inTurn, h("span", null, t("one after the other")))), picture),
     card("connection", "What brought this page", reading, facts,
       h("button", { onclick: ({ currentTarget }) => guard(currentTarget, refresh) }, t("Refresh"))),
-    card("cookie", "The cookie, as it was set", shown), card("token", "An access token, beside it", read));
+    h("div", { class: "wide halves" }, card("cookie", "The cookie, as it was set", shown), card("token", "An access token, beside it", read)));
   const [credentials] = await Promise.all([call("GET", "/page/credentials"), refresh()]);
   cookie = credentials.cookie;
   token = credentials.access_token;
   explainCookie(shown, cookie);
   await explainToken(read, token);
-  root.querySelector(".timeline").classList.replace("timeline", "twenty");
   return { refresh };
 }
 
@@ -160,7 +159,7 @@ async function explainToken(root, token) {
   const decoded = [head, body].map((part) => JSON.parse(new TextDecoder().decode(bytes(part))));
   const good = await verified(decoded[0], `${head}.${body}`, bytes(signature)).catch(() => null);
   const list = (part) => h("dl", { class: "rows" }, rows(Object.entries(part).map(([name, value]) => [name,
-    h("div", null, ["exp", "iat", "auth_time"].includes(name) ? `${value} = ${when(value * 1000)}` : String(value), h("p", null, t(claims[name] ?? "")))])));
+    [["exp", "iat", "auth_time"].includes(name) ? `${value} = ${when(value * 1000)}` : String(value), h("p", null, t(claims[name] ?? ""))]])));
   root.append(
     h("code", { class: "code" }, `${head.slice(0, 18)}….${body.slice(0, 30)}….${signature.slice(0, 12)}…`),
     h("p", { class: "soft" }, t("Anybody can read it: signed is not encrypted. {0} characters, where the cookie has less than a hundred.", number(token.length))),

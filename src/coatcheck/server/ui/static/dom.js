@@ -10,6 +10,7 @@ export const language = ["ja", "en"].includes(chosen) ? chosen : navigator.langu
 const locale = navigator.languages.find((tag) => tag.startsWith(language)) ?? (language === "en" ? "en-GB" : language);
 const moment = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
 const clock = new Intl.DateTimeFormat(locale, { timeStyle: "short" });
+const seconds = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
 const today = new Intl.RelativeTimeFormat(locale, { numeric: "auto" }).format(0, "day");
 const counted = new Intl.NumberFormat(locale);
 
@@ -40,7 +41,7 @@ function filled(element, attributes, children) {
     if (typeof value === "function") element.addEventListener(name.slice(2), value);
     else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
@@ -56,6 +57,7 @@ export function when(text) {
   return then.toDateString() === new Date().toDateString() ? `${today}${language === "ja" ? " " : ", "}${clock.format(then)}` : moment.format(then);
 }
 
+export const clockTime = (text) => seconds.format(new Date(text));
 export const time = (text) => (text ? h("time", { datetime: text }, when(text)) : t("never"));
 export const number = (value) => (value === null || value === undefined ? "–" : counted.format(value));
 

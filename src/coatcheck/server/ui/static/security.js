@@ -84,7 +84,6 @@ export async function show(root, { me, guard }) {
       keys, supported() ? added : h("p", { class: "soft" }, t("This browser, or a connection without TLS, knows no passkeys."))),
     h("div", { class: "grid" }, card("password", "Password", password),
       card("recovery", "Recovery codes", h("p", { class: "soft" }, t("For the day when neither password nor passkey is at hand. New ones replace the old ones.")), left, make, codes)));
-  root.querySelector("section.password").classList.remove("password");
   await refresh();
   return { refresh };
 }

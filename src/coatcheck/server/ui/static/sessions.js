@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { device } from "./device.js";
-import { $, card, h, icon, notify, rows, t, time, when } from "./dom.js";
+import { $, card, clockTime, h, icon, notify, rows, t, time, when } from "./dom.js";
 
 const listed = ["created", "ended", "reauthenticated", "password_changed", "refreshed", "renamed", "opened", "closed"];
 const most = 12;
@@ -52,8 +52,7 @@ export function words(kind, detail) {
 }
 
 function draw() {
-  const clock = (at) => new Date(at).toLocaleTimeString(document.documentElement.lang);
-  $("events")?.replaceChildren(...rows(told.map(({ session, at, text }) => [clock(at), [text, names.get(session)].filter(Boolean).join(": ")])));
+  $("events")?.replaceChildren(...rows(told.map(({ session, at, text }) => [clockTime(at), [text, names.get(session)].filter(Boolean).join(": ")])));
 }
 
 export async function show(root, { me, guard, quietly }) {

@@ -64,7 +64,7 @@ def foreign_page(victim: Device, elsewhere: str) -> Page:
 
 def expect_untouched(victim: Device, token: str | None) -> None:
     assert victim.token() == token
-    victim.press("Refresh")
+    victim.open()
     expect(victim.sessions()).to_have_count(1)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Route, expect
 
+from coatcheck.server.ui.devices import device as named
 from tests.browser.conftest import NewDevice
 from tests.browser.device import PASSWORD, Device
 
@@ -42,7 +43,7 @@ def test_changing_the_password_ends_the_other_sessions_and_the_old_password(new_
     phone.log_in(username)
     old_token = desk.token()
 
-    form = desk.page.get_by_role("form", name="Password")
+    form = desk.go("Security").page.get_by_role("form", name="Password")
     form.get_by_label("Current password").fill("not my password")
     form.get_by_label("New password").fill(NEW_PASSWORD)
     desk.press("Change password")
@@ -58,8 +59,8 @@ def test_changing_the_password_ends_the_other_sessions_and_the_old_password(new_
     form.get_by_label("New password").fill(NEW_PASSWORD)
     desk.press("Change password")
     desk.expect_message("Password changed. Your other sessions have ended.")
-    expect(desk.sessions()).to_have_count(1)
     expect(form.get_by_label("New password")).to_have_value("")
+    expect(desk.go("Sessions").sessions()).to_have_count(1)
     assert desk.token() != old_token
 
     phone.expect_login_view()
@@ -95,11 +96,12 @@ def test_a_tab_notices_the_log_out_in_another(device: Device) -> None:
 
 def test_a_tab_overtaken_by_a_new_secret_stays_logged_in(device: Device) -> None:
     device.sign_up()
+    device.go("Connection")
     # As if this one request had gone out just before another tab was given the new secret.
     device.page.route("**/v1/connection", once(answering(401, {"title": "Unauthorized"})))
     with device.page.expect_response("**/v1/me"):
         device.press("Refresh")
-    expect(device.page.get_by_text("Logged in as")).to_be_visible()
+    expect(device.go("Sessions").page.get_by_text("Logged in as")).to_be_visible()
     expect(device.sessions()).to_have_count(1)
 
 
@@ -203,12 +205,13 @@ def test_a_server_that_does_not_answer_can_be_tried_again(device: Device) -> Non
     device.expect_login_view()
 
     username = device.sign_up()
+    device.go("Connection")
     device.context.set_offline(True)
     device.press("Refresh")
     device.expect_message("The server cannot be reached.")
     device.context.set_offline(False)
     device.press("Refresh")
-    expect(device.page.get_by_role("heading", name=username)).to_be_visible()
+    expect(device.go("Sessions").page.get_by_role("heading", name=username)).to_be_visible()
     device.complaints = [said for said in device.complaints if "ERR_INTERNET_DISCONNECTED" not in said]
 
 
@@ -279,12 +282,14 @@ AGENTS = {
 
 def test_user_agents_are_named_in_words(device: Device) -> None:
     device.open()
-    module = device.page.locator("link[href$='/device.js']").get_attribute("href")
+    module = (device.page.locator("link[href$='/dom.js']").get_attribute("href") or "").replace("dom.js", "device.js")
     words = device.page.evaluate(
         "async ([module, agents]) => { const { device } = await import(module); return agents.map(a => device(a).words) }",
         [module, [*AGENTS, None]],
     )
     assert words == [*AGENTS.values(), "Unknown device"]
+    # And the same where they are named without JavaScript.
+    assert [named(agent) for agent in AGENTS] == [*AGENTS.values()]
 
 
 def test_times_are_in_the_readers_zone(new_device: NewDevice) -> None:

@@ -76,7 +76,7 @@ def page_routes() -> list[BaseRoute]:
         Route("/", page, name="page", include_in_schema=False),
         Route("/assets/{digest}/{name}", asset, name="asset", include_in_schema=False),
         Route("/page/credentials", show_credentials, name="credentials", include_in_schema=False),
-        *plain_routes(CONTENT_SECURITY_POLICY, f"/assets/{digest}/style.css"),
+        *plain_routes(CONTENT_SECURITY_POLICY, f"/assets/{digest}"),
     ]
 
 

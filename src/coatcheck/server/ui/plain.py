@@ -39,13 +39,13 @@ _SAID: Mapping[str, str] = {
 _FORM = "application/x-www-form-urlencoded"
 
 
-def plain_routes(policy: str, stylesheet: str) -> list[BaseRoute]:
-    """The routes under `/page`. `policy` is their Content-Security-Policy, `stylesheet` an address."""
+def plain_routes(policy: str, assets: str) -> list[BaseRoute]:
+    """The routes under `/page`. `policy` is their Content-Security-Policy, `assets` the path of the page's files."""
 
     def page(request: Request, title: str, body: str, status: int = 200) -> Response:
         t = _words(request)
         text = _DOCUMENT.format(
-            language="ja" if t("Log in") != "Log in" else "en", title=escape(t(title)), stylesheet=stylesheet, body=body
+            language="ja" if t("Log in") != "Log in" else "en", title=escape(t(title)), assets=assets, body=body
         )
         headers = {"content-security-policy": policy, "cache-control": "no-store", "vary": "accept-language, cookie"}
         return HTMLResponse(text, status, headers=headers)
@@ -231,7 +231,8 @@ _DOCUMENT = """<!doctype html>
 <title>{title} · Coatcheck</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<link rel="stylesheet" href="{stylesheet}">
+<link rel="icon" href="{assets}/favicon.svg">
+<link rel="stylesheet" href="{assets}/style.css">
 </head>
 <body class="plain">
 <header class="bar"><a class="brand" href="/page">Coatcheck</a></header>

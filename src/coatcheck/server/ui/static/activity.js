@@ -47,5 +47,5 @@ export function entry({ kind, at, by, detail }) {
   const from = [detail.user_agent && device(detail.user_agent).words, kind !== "created" && detail.address, detail.username, by && t("by {0}", by)].filter(Boolean);
   return h("li", null, icon(pictures[kind] ?? "desk"),
     h("div", { class: "what" }, h("h3", null, words(kind, detail)), from.length > 0 && h("p", null, from.join(" · "))),
-    h("p", { class: "soft" }, time(at)));
+    h("p", { class: "soft at" }, time(at)));
 }

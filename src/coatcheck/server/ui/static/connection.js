@@ -98,7 +98,7 @@ export async function show(root, { guard }) {
     return answers.join(" ");
   }
 
-  const shown = h("div"), read = h("div");
+  const shown = h("div", { class: "told" }), read = h("div", { class: "told" });
   root.append(
     h("h1", { tabindex: "-1" }, t("This connection")),
     card("requests", "Does every request make a new one?",

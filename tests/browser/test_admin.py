@@ -52,6 +52,7 @@ def test_an_administrator_ends_sessions_disables_and_rotates_and_it_is_written_d
     phone.log_in(username)
 
     page.get_by_role("link", name="Keys", exact=True).click()
+    expect(page.get_by_role("row").nth(1)).to_be_visible()
     before = page.get_by_role("row").count()
     desk.press("Rotate keys")
     desk.expect_message("A new key is announced.")

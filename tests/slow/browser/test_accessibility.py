@@ -57,9 +57,7 @@ def test_nothing_is_found_on_any_view(
     add_authenticator(page)
 
     def look(view: str) -> None:
-        assert not device.scrolls_sideways(), view
-        assert findings(device, axe) == [], view
-        seen.append(view)
+        seen[view] = findings(device, axe) + ["scrolls sideways"] * device.scrolls_sideways()
 
     def follow(href: str, until: str) -> Callable[[], None]:
         def go() -> None:
@@ -68,7 +66,7 @@ def test_nothing_is_found_on_any_view(
 
         return go
 
-    seen: list[str] = []
+    seen: dict[str, list[str]] = {}
     device.open()
     expect(page.locator("#log-in")).to_be_visible()
     look("log in")
@@ -80,7 +78,6 @@ def test_nothing_is_found_on_any_view(
     page.locator("#li-password").fill(PASSWORD)
     page.locator("#log-in .primary").click()
     expect(page.locator("#account[data-live]")).to_be_visible()
-    expect(page.locator("#events dd").first).to_be_visible()
     look("sessions")
     follow("#connection", "#connection dd, dl#connection dd")()
     page.locator(".requests .primary").click()
@@ -116,7 +113,7 @@ def test_nothing_is_found_on_any_view(
     look("keys")
     follow("#admin/log", ".log li")()
     look("log")
-    assert seen == VIEWS
+    assert seen == {view: [] for view in VIEWS}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

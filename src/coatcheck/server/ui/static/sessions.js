@@ -52,7 +52,9 @@ export function words(kind, detail) {
 }
 
 function draw() {
-  $("events")?.replaceChildren(...rows(told.map(({ session, at, text }) => [clockTime(at), [text, names.get(session)].filter(Boolean).join(": ")])));
+  if (!$("events")) return;
+  $("quiet").hidden = told.length > 0;
+  $("events").replaceChildren(...rows(told.map(({ session, at, text }) => [clockTime(at), [text, names.get(session)].filter(Boolean).join(": ")])));
 }
 
 export async function show(root, { me, guard, quietly }) {
@@ -153,7 +155,7 @@ export async function show(root, { me, guard, quietly }) {
       h("div", { class: "stub" }, h("div", null, h("p", { class: "label" }, t("Session")), number), icon("hanger"))),
     h("section", { class: "card sessions", "aria-labelledby": "sessions-title" }, h("header", null, title, others), list,
       h("p", { class: "hint" }, t("Devices are named by what they say of themselves. What you end here is refused from its next request on."))),
-    card("events", "As it happens", h("dl", { id: "events", class: "rows", role: "log", tabindex: "0", "aria-labelledby": "events-title" })));
+    card("events", "As it happens", h("div", { class: "log", role: "log", tabindex: "0", "aria-labelledby": "events-title" }, h("p", { class: "soft", id: "quiet" }, t("Nothing yet.")), h("dl", { id: "events", class: "rows" }))));
   await refresh();
   setTimeout(draw); // once it is in the document
 

@@ -610,6 +610,11 @@ class Sessions:
             unseen_since=unseen_since,
         )
         if feed is not None:
+            for session_id in session_ids:
+                if session_id not in ended:
+                    # It was ended elsewhere or has moved on, and the feed may not have told yet.
+                    self.cache.forget(session_id)
+                    self._doubt([session_id] if self.connections.of(session_id) else [])
             await self._ended(feed, ended, reason)
         return ended
 

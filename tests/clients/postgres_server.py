@@ -3,7 +3,6 @@
 Both programs refuse to run as root; then they run as the package's user. They end with the process that started them.
 """
 
-import asyncio
 import contextlib
 import fcntl
 import glob
@@ -74,7 +73,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _make_template(home: Path) -> Path:
+def make_template(home: Path) -> Path:
     """A fresh data directory to be copied for each server, made once however many processes run tests."""
     template = home / "postgres-template"
     with (home / "postgres-template.lock").open("w") as lock:
@@ -203,10 +202,17 @@ class PostgresServer:
                         found.append(int(entry.name))
         return found
 
+    def limit(self, size: int) -> None:
+        """Let no file become longer than so many bytes, in what runs now and in what it starts."""
+        self._limit_files(f"{size}:unlimited")
+
     def lift_limit(self) -> None:
         """Let files become as long as they like."""
+        self._limit_files("unlimited")
+
+    def _limit_files(self, size: str) -> None:
         for pid in (self.pid, *self.backends()):
-            subprocess.run(_as_nobody(["prlimit", f"--pid={pid}", "--fsize=unlimited"]), check=True)
+            subprocess.run(_as_nobody(["prlimit", f"--pid={pid}", f"--fsize={size}"]), check=True)
 
     def promote(self) -> None:
         """Make a primary of a standby."""
@@ -305,66 +311,11 @@ class PgBouncer:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-class Line:
-    """A line to a server that can be cut without a word: what is sent gets lost, and nobody is told. On the test's loop."""
-
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self._cut = False
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: list[asyncio.StreamWriter] = []
-        self.port = 0
-
-    async def __aenter__(self) -> "Line":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for writer in self._writers:
-            writer.transport.abort()
-        await self._server.wait_closed()
-
-    def cut(self) -> None:
-        """Lose whatever is sent from now on, on the connections that there are and on new ones."""
-        self._cut = True
-
-    def mend(self) -> None:
-        """Let new connections through again. Those that were cut stay so: what they have lost is lost."""
-        self._cut = False
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
-        if self._cut:
-            return
-        there, back = await asyncio.open_connection("127.0.0.1", self._to)
-        self._writers.append(back)
-        for source, sink in ((reader, back), (there, writer)):
-            task = asyncio.ensure_future(self._carry(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        broken = False
-        while data := await source.read(65536):
-            broken = broken or self._cut
-            if not broken:
-                sink.write(data)
-        if not broken:
-            sink.close()
-
-
 @pytest.fixture(scope="session")
 def postgres_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     # What the processes of one run have in common, where several run tests.
-    return _make_template(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    return make_template(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
 
 
 @pytest.fixture(scope="session")

@@ -77,6 +77,27 @@ async def test_hooks_are_told_and_their_failures_change_nothing(caplog: pytest.L
         assert token.decode() not in caplog.text
 
 
+async def test_after_an_end_no_copy_is_believed_of_what_the_store_had_lost_without_a_word() -> None:
+    """As when it has come back from a crash without it, or another node was quicker and the feed has not told yet."""
+    async with node() as here:
+        for end in ("end", "log_out"):
+            session, token = await here.log_in()
+            closed: list[str] = []
+            assert session.record is not None
+            here.sessions.watch(session.record, kind="test", close=closed.append)
+            store = here.store.inner
+            del store._records[session.id or ""]
+            assert here.sessions.load_cached(token) is not None
+            if end == "end":
+                assert not await here.sessions.end(session.id or "")
+            else:
+                await session.log_out()
+            assert here.sessions.load_cached(token) is None
+            assert not (await here.sessions.load(token)).is_authenticated
+            await until(lambda closed=closed: closed)
+            assert closed == ["the session has ended"]
+
+
 async def test_events_tell_what_happens_on_another_node() -> None:
     async with node() as here:
         other = Node(here.clock, here.store.inner)  # type: ignore[arg-type]

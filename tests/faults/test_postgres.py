@@ -15,7 +15,8 @@ from coatcheck.errors import CoatcheckError, StoreUnavailable
 from coatcheck.record import Changes, SessionRecord
 from coatcheck.stores.contract import Change
 from coatcheck.stores.postgres import PostgresStore
-from tests.clients.postgres_server import Line, PgBouncer, PostgresServer
+from tests.clients.line import Line
+from tests.clients.postgres_server import PgBouncer, PostgresServer
 from tests.stores.postgres_nodes import connected, migrated, started, told, waiting
 from tests.stores.sqlite_peer import record
 

@@ -12,7 +12,8 @@ from coatcheck.errors import StoreUnavailable
 from coatcheck.record import Tombstone
 from coatcheck.stores.contract import Change
 from coatcheck.stores.postgres import PostgresStore
-from tests.clients.postgres_server import Line, PgBouncer, PostgresServer
+from tests.clients.line import Line
+from tests.clients.postgres_server import PgBouncer, PostgresServer
 from tests.stores.postgres_nodes import connected, migrated, started, told
 from tests.stores.sqlite_peer import record
 
@@ -211,6 +212,26 @@ async def test_a_line_that_is_cut_without_a_word_confirms_nothing_and_is_laid_an
             await until(lambda: store._feed.trouble is None)  # type: ignore[union-attr]
             stream.poll(lambda change: None)
             assert stream.confirmed() > cut
+
+
+@pytest.mark.parametrize("lost", [b"LISTEN", b"current_setting"])
+async def test_a_line_that_is_cut_between_connecting_and_listening_is_not_waited_for_for_ever(
+    postgres: PostgresServer, schema: str, lost: bytes
+) -> None:
+    await migrated(postgres.url(schema=schema))
+    async with Line(postgres.port) as line:
+        feed_url = f"//127.0.0.1:{line.port}"
+        line.cut(lost)
+        async with asyncio.timeout(5):
+            async with started(postgres.url(schema=schema), feed_url=feed_url, **QUICK) as store:
+                assert store._feed is not None
+                assert "in time" in (store._feed.trouble or "")
+                stream = store.changes()
+                line.mend()
+                await until(lambda: store._feed.trouble is None)  # type: ignore[union-attr]
+                await store.create(record("a"))
+                await store.end(["a"], reason="x", now=1.0)
+                assert Change("ended", "a", reason="x") in await told(stream, 2)
 
 
 async def test_where_writes_cannot_go_nothing_is_confirmed_and_nothing_is_lost_either(

@@ -17,7 +17,8 @@ from coatcheck.record import Changes, SessionRecord
 from coatcheck.stores import _postgres_link, open_store
 from coatcheck.stores.contract import Change
 from coatcheck.stores.postgres import PostgresStore
-from tests.clients.postgres_server import Line, PgBouncer, PostgresServer, free_port
+from tests.clients.line import Line
+from tests.clients.postgres_server import PgBouncer, PostgresServer, free_port
 from tests.stores.postgres_nodes import connected, migrated, started, told, waiting
 from tests.stores.sqlite_peer import record
 

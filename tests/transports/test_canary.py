@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from typer.testing import CliRunner
 
 from coatcheck.cli import app
+from tests.clients.authenticator import Authenticator
 from tests.clients.leaks import Secrets
 from tests.clients.raw import RawConnection
 from tests.clients.serving import RunningServer, free_port, start_server
@@ -78,6 +79,8 @@ class Life:
                 self.secret(f"the password hash of {username}", stored.split("$", 4)[4], at_rest=True)
             for name, stored in accounts.execute("SELECT name, secret_hash FROM coatcheck_services"):
                 self.secret(f"the secret's hash of {name}", stored, at_rest=True)
+            for number, (stored,) in enumerate(accounts.execute("SELECT hash FROM coatcheck_recovery_codes")):
+                self.secret(f"the hash of recovery code {number}", stored, at_rest=True)
 
     # doing
 
@@ -213,6 +216,22 @@ def live(life: Life, clients: ExitStack) -> None:
     assert life.ask(second, "GET", "/v1/me").status_code == 401
     assert life.ask(first, "POST", "/v1/reauthenticate", json={"password": ada}).status_code == 403
     assert life.ask(first, "POST", "/v1/reauthenticate", json={"password": new}).status_code == 200
+
+    # Recovery codes and a passkey.
+    codes = first.post("/v1/recovery-codes").json()["codes"]
+    for number, code in enumerate(codes):
+        life.secret(f"recovery code {number}", code)
+        life.secret(f"recovery code {number} without dashes", code.replace("-", ""))
+    for status in (200, 401):
+        recovery = {"username": "ada", "code": codes[0]}
+        assert life.ask(second, "POST", "/v1/login/recovery", json=recovery).status_code == status
+    passkey = Authenticator(server.https)
+    made = passkey.make(life.ask(first, "POST", "/v1/passkeys/options").json())
+    assert life.ask(first, "POST", "/v1/passkeys", json={"name": "desk", "credential": made}).status_code == 201
+    for lies, status in (({}, 200), ({"origin": "https://evil.example"}, 401)):
+        shown = passkey.show(life.ask(second, "POST", "/v1/login/passkey/options").json(), **lies)
+        assert life.ask(second, "POST", "/v1/login/passkey", json={"credential": shown}).status_code == status
+    assert life.ask(first, "GET", "/v1/activity").status_code == 200
 
     # Sessions.
     for client in (second, third, plain):

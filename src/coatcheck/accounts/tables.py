@@ -160,7 +160,7 @@ passkey_challenges: Table = Table(
     "coatcheck_passkey_challenges",
     metadata,
     # SHA-256 in base64url: what is kept here answers nothing.
-    Column("hash", String(43), primary_key=True),
+    Column("hash", HashText, primary_key=True),
     # What it is good for, and for whom.
     Column("purpose", String(64), nullable=False),
     Column("expires_at", Double, nullable=False),
@@ -172,7 +172,7 @@ recovery_codes: Table = Table(
     metadata,
     Column("user_id", String(22), primary_key=True),
     # SHA-256 in base64url, of 80 random bits and more.
-    Column("hash", String(43), primary_key=True),
+    Column("hash", HashText, primary_key=True),
     Column("created_at", Double, nullable=False),
 )
 

@@ -137,6 +137,18 @@ def enable_user(username: Username, data_dir: DataDir = None, accounts: Accounts
     _run(work, _settings(data_dir, None, accounts))
 
 
+@app.command("promote")
+def promote_user(username: Username, data_dir: DataDir = None, accounts: AccountsUrl = None) -> None:
+    """Make a user an administrator."""
+    _change_admin(username, True, "is an administrator", data_dir, accounts)
+
+
+@app.command("demote")
+def demote_user(username: Username, data_dir: DataDir = None, accounts: AccountsUrl = None) -> None:
+    """Make a user an administrator no longer. The last one stays."""
+    _change_admin(username, False, "is no administrator", data_dir, accounts)
+
+
 @app.command("migrate")
 def migrate_accounts(data_dir: DataDir = None, accounts: AccountsUrl = None) -> None:
     """Make the tables of accounts in PostgreSQL, or bring them up to date. An SQLite file is seen to by itself."""
@@ -169,6 +181,15 @@ def _run(
 
     with one_line():
         asyncio.run(inside())
+
+
+def _change_admin(username: str, is_admin: bool, words: str, data_dir: Path | None, accounts: str | None) -> None:
+    async def work(parts: _Parts) -> None:
+        user = await _known(parts.accounts, username)
+        await parts.accounts.set_admin(user.id, is_admin)
+        typer.echo(f"{user.username} {words}.")
+
+    _run(work, _settings(data_dir, None, accounts))
 
 
 async def _known(accounts: "Accounts", username: str) -> "User":

@@ -28,6 +28,7 @@ from coatcheck.server.envelope import Envelope, HeadAsGet
 from coatcheck.server.events import EventsSocket, stream
 from coatcheck.server.graphql import PATH as GRAPHQL_PATH
 from coatcheck.server.graphql import GraphQLApplication
+from coatcheck.server.live_table import LiveTable
 from coatcheck.server.logs import configure_logging
 from coatcheck.server.metrics import Publisher
 from coatcheck.server.rest import ROUTERS
@@ -77,6 +78,7 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
             passkeys=Passkeys(accounts, settings.effective_public_origins()),
             recovery=RecoveryCodes(accounts),
             security=SecurityLog(accounts),
+            live=LiveTable(worker.runtime_dir, worker.worker_id, sessions.connections),
         )
     )
 
@@ -179,7 +181,13 @@ async def _lifespan(
         await services.accounts.close()
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         return
-    background = (publisher.run(), keep_maintained(services.access.keys), revocations.run(), services.activity.run())
+    background = (
+        publisher.run(),
+        keep_maintained(services.access.keys),
+        revocations.run(),
+        services.activity.run(),
+        services.live.run(),
+    )
     tasks = [asyncio.create_task(work) for work in background]
     await send({"type": "lifespan.startup.complete"})
     await receive()

@@ -14,6 +14,7 @@ from coatcheck.manager import Sessions
 from coatcheck.server.activity import Activity
 from coatcheck.server.attempts import Attempts
 from coatcheck.server.context import WorkerContext
+from coatcheck.server.live_table import LiveTable
 from coatcheck.server.settings import Settings
 from coatcheck.tokens import AccessTokens, RefreshTokens
 
@@ -35,6 +36,7 @@ class Services:
     passkeys: Passkeys
     recovery: RecoveryCodes
     security: SecurityLog
+    live: LiveTable
 
 
 async def _services(request: Request) -> Services:

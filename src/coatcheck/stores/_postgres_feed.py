@@ -31,7 +31,8 @@ _UNANSWERED = 2
 class PostgresFeed:
     """One store's listening connection, and the connection that its probes are sent on; each is made again when it is lost.
 
-    `patience` is for how many seconds the sending of a probe may take. `hint` says what may be wrong where none comes back.
+    `patience` is for how many seconds LISTEN and the sending of a probe may take. `hint` says what may be wrong where none
+    comes back.
     """
 
     def __init__(
@@ -101,8 +102,7 @@ class PostgresFeed:
         listener = await self._open_listener()
         try:
             listener.when_closed(self._lose)
-            await listener.listen(probes, self._hear_probe)
-            await listener.listen(self._schema, self._hear)
+            await self._begin(listener, probes)
             # Only now: what is changed from here on is heard.
             self._push(Change("missed"))
             pause, unanswered = 0.0, 0
@@ -121,6 +121,17 @@ class PostgresFeed:
             raise StoreUnavailable("the connection of the change feed was lost")
         finally:
             listener.terminate()
+
+    async def _begin(self, listener: Link, probes: str) -> None:
+        """Raises StoreUnavailable, also where nothing is answered: a line may be cut after the connection was made."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await listener.listen(probes, self._hear_probe)
+                await listener.listen(self._schema, self._hear)
+            return
+        except TimeoutError:
+            pass
+        raise StoreUnavailable("LISTEN was not answered in time")
 
     async def _send(self, channel: str) -> None:
         """Send a probe. Raises StoreUnavailable."""

@@ -4,6 +4,7 @@ Behind a pooler such as PgBouncer (`pooled`) a connection is nobody's own: betwe
 be another one. Then nothing is prepared, and whatever belongs together travels in one transaction or one message.
 """
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -221,11 +222,16 @@ async def open_link(
                 return link
             # A pooler that takes the settings and forgets them gives itself away.
             try:
-                if await link.rows("SELECT pg_catalog.current_setting($1, true)", _CANARY) == [(canary,)]:
-                    return link
+                async with asyncio.timeout(timeout):
+                    found = await link.rows("SELECT pg_catalog.current_setting($1, true)", _CANARY)
+            except TimeoutError:
+                link.terminate()
+                raise Lost(f"{hosts.where} cannot be reached: no answer in time") from None
             except BaseException:
                 link.terminate()
                 raise
+            if found == [(canary,)]:
+                return link
             link.terminate()
         elif pooled is False:
             raise UsageError(

@@ -123,7 +123,8 @@ class PostgresStore:
             await self.migrate()
         link = await self._connect()
         try:
-            await tables.require_schema(link, options.schema, options.where, unlogged=options.unlogged)
+            async with self._within():
+                await tables.require_schema(link, options.schema, options.where, unlogged=options.unlogged)
         finally:
             await link.close(options.timeout)
         feed = PostgresFeed(

@@ -18,7 +18,7 @@ async def test_the_list_shows_ones_own_sessions_and_which_is_this_one(tmp_path: 
         assert found[0]["created_at"] < found[1]["created_at"] == "2023-11-14T22:14:20Z"
         assert set(found[0]) == {
             "id", "current", "created_at", "authenticated_at", "last_seen_at", "expires_at", "kind", "method", "address",
-            "user_agent", "name",
+            "user_agent", "name", "connections",
         }  # fmt: skip
 
 

@@ -75,9 +75,7 @@ class PostgresByHand:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "database" in metafunc.fixturenames and "path" not in metafunc.fixturenames:
-        # The log of what happens was tried on PostgreSQL by hand; its tests there leave connections open.
-        both = metafunc.module.__name__.rpartition(".")[2] != "test_activity"
-        metafunc.parametrize("database", ["sqlite", "postgresql"] if both else ["sqlite"], indirect=True)
+        metafunc.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 
 
 @pytest.fixture(scope="session")

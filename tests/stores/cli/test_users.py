@@ -255,7 +255,19 @@ def test_a_disabled_user_cannot_log_in_until_enabled(run: Run, data: Path) -> No
     assert check(data, "alice", PASSWORD)
 
 
-@pytest.mark.parametrize("command", [["passwd", "--password-stdin"], ["disable"], ["enable"]])
+def test_an_administrator_is_made_and_unmade_but_for_the_last(run: Run, data: Path) -> None:
+    for name in ("alice", "bob"):
+        assert run("add", name, "--password-stdin", stdin=f"{PASSWORD}\n").exit_code == 0
+    assert run("promote", "alice").stdout == "alice is an administrator.\n"
+    assert find(data, "alice").is_admin
+    assert_refused(run("demote", "alice"), "This is the last administrator: make another user one first.")
+    assert find(data, "alice").is_admin
+    assert run("promote", "bob").exit_code == 0
+    assert run("demote", "alice").stdout == "alice is no administrator.\n"
+    assert [find(data, name).is_admin for name in ("alice", "bob")] == [False, True]
+
+
+@pytest.mark.parametrize("command", [["passwd", "--password-stdin"], ["disable"], ["enable"], ["promote"], ["demote"]])
 @pytest.mark.parametrize("username", ["bob", "", "x" * 1000])
 @pytest.mark.usefixtures("alice")
 def test_an_unknown_user_is_one_line(run: Run, command: list[str], username: str) -> None:

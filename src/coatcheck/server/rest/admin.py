@@ -4,7 +4,7 @@ Leaves what is done to `actions.administration`. Others get 403, whatever they a
 """
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -70,7 +70,7 @@ class UserDetails(UserView):
 class UserChange(BaseModel):
     """What is to be different about an account."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
     disabled: bool | None = Field(default=None, description="Disabling ends the user's sessions.")
     admin: bool | None = Field(default=None, description="Whether the user administers this server.")
 
@@ -185,10 +185,11 @@ async def show_user_details(user_id: str, admin: Admin, session: LoginSession, s
     """One user, with sessions and history."""
     user = await administration.user_with(services, user_id)
     live = await services.sessions.list_user(user.id)
+    opened = services.live.of(each.id for each in live)
     events = await security.activity_of(services, user.id, before=None, limit=50)
     return UserDetails(
         **_plain(user, len(live)),
-        live=[session_view(each, session.id) for each in live],
+        live=[session_view(each, session.id, opened.get(each.id)) for each in live],
         events=[history_view(each) for each in events],
     )
 

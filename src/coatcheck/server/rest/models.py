@@ -9,6 +9,7 @@ from coatcheck.accounts import User
 from coatcheck.manager import SessionInfo
 from coatcheck.record import SessionRecord
 from coatcheck.server.actions.access import Entered
+from coatcheck.server.live_table import OpenConnections
 from coatcheck.server.printable import printable
 from coatcheck.server.session_kind import session_kind
 
@@ -23,6 +24,7 @@ __all__ = [
     "KeySet",
     "LoggedIn",
     "Me",
+    "OpenView",
     "PasswordAgain",
     "Person",
     "RefreshToken",
@@ -129,6 +131,14 @@ class Me(Person):
     username: str = Field(examples=["ada"])
 
 
+class OpenView(BaseModel):
+    """WebSockets and streams of one kind that are open."""
+
+    kind: str = Field(examples=["websocket"])
+    protocol: str = Field(examples=["HTTP/2"])
+    count: int
+
+
 class SessionView(BaseModel):
     """One session. Its id is no secret: it gives nobody access."""
 
@@ -145,6 +155,9 @@ class SessionView(BaseModel):
     user_agent: str | None = Field(
         description="What the client said of itself at login: anything at all, but that control characters are "
         "written as `\\x1b`. Escape it."
+    )
+    connections: list[OpenView] = Field(
+        default=[], description="What is open with it on this machine, in a list of sessions."
     )
 
 
@@ -246,8 +259,10 @@ def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def session_view(session: SessionInfo | SessionRecord, current: str | None) -> SessionView:
-    """Show a session; `current` is the id of the request's own."""
+def session_view(
+    session: SessionInfo | SessionRecord, current: str | None, live: OpenConnections | None = None
+) -> SessionView:
+    """Show a session; `current` is the id of the request's own, `live` what is open with it."""
     about = session.about
     name, user_agent = about.get("name"), about.get("user_agent")
     return SessionView(
@@ -262,6 +277,10 @@ def session_view(session: SessionInfo | SessionRecord, current: str | None) -> S
         method=about.get("method"),
         address=about.get("address"),
         user_agent=None if user_agent is None else printable(user_agent),
+        connections=[
+            OpenView(kind=kind, protocol=protocol, count=count)
+            for (kind, protocol), count in sorted((live or {}).items())
+        ],
     )
 
 

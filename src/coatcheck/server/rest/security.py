@@ -1,7 +1,7 @@
 """Passkeys, recovery codes and the account's history over REST. Leaves what they are worth to `actions` and `accounts`."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -35,7 +35,7 @@ _SECRET = Annotated[SecretStr, Field(strict=True)]
 
 
 class _Input(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class PasskeyMade(_Input):
@@ -72,6 +72,29 @@ class CodeLogin(_Input):
     code: _SECRET = Field(description="With or without its dashes.")
     remember: bool = Field(default=False, description="Whether the cookie outlives the browser's session.")
     mode: Literal["cookie", "token"] = Field(default="cookie", description="As for `/v1/login`.")
+
+
+class CreationOptions(BaseModel):
+    """For `PublicKeyCredential.parseCreationOptionsFromJSON` (Web Authentication Level 3, section 5.1.9)."""
+
+    rp: dict[str, Any]
+    user: dict[str, Any]
+    challenge: str = Field(description="Good once, for five minutes, in this session.")
+    pubKeyCredParams: list[dict[str, Any]]  # noqa: N815 - the standard's name, as are those below
+    timeout: int = Field(description="Milliseconds.")
+    excludeCredentials: list[dict[str, Any]] = []  # noqa: N815
+    authenticatorSelection: dict[str, Any]  # noqa: N815
+    attestation: str
+
+
+class RequestOptions(BaseModel):
+    """For `PublicKeyCredential.parseRequestOptionsFromJSON` (Web Authentication Level 3, section 5.1.10)."""
+
+    challenge: str = Field(description="Good once, for five minutes.")
+    timeout: int = Field(description="Milliseconds.")
+    rpId: str  # noqa: N815
+    allowCredentials: list[dict[str, Any]] = []  # noqa: N815
+    userVerification: str  # noqa: N815
 
 
 class PasskeyView(BaseModel):
@@ -153,11 +176,11 @@ async def list_passkeys(session: LoginSession, services: ServicesOf) -> PasskeyL
 
 
 @router.post("/v1/passkeys/options", responses=documented(401, 403, 422, 503))
-async def begin_adding_passkey(session: FreshSession, services: ServicesOf) -> dict[str, Any]:
+async def begin_adding_passkey(session: FreshSession, services: ServicesOf) -> CreationOptions:
     """What `navigator.credentials.create` is to be told. Needs a login within five minutes."""
     user = await user_of(session, services)
     assert session.id is not None
-    return await services.passkeys.begin_adding(user, session.id)
+    return CreationOptions(**await services.passkeys.begin_adding(user, session.id))
 
 
 @router.post("/v1/passkeys", status_code=201, responses=documented(400, 401, 403, 413, 422, 503))
@@ -184,9 +207,9 @@ async def remove_passkey(passkey_id: str, request: Request, session: FreshSessio
 
 
 @router.post("/v1/login/passkey/options", responses=documented(401, 403, 503))
-async def begin_passkey_login(session: CurrentSession, services: ServicesOf) -> dict[str, Any]:
+async def begin_passkey_login(session: CurrentSession, services: ServicesOf) -> RequestOptions:
     """What `navigator.credentials.get` is to be told by whoever wants to log in."""
-    return await services.passkeys.begin_login()
+    return RequestOptions(**await services.passkeys.begin_login())
 
 
 @router.post("/v1/login/passkey", responses=documented(400, 401, 403, 413, 422, 429, 503))
@@ -225,11 +248,11 @@ async def log_in_by_code(
 
 
 @router.post("/v1/reauthenticate/passkey/options", responses=documented(401, 403, 422, 503))
-async def begin_again(session: LoginSession, services: ServicesOf) -> dict[str, Any]:
+async def begin_again(session: LoginSession, services: ServicesOf) -> RequestOptions:
     """What `navigator.credentials.get` is to be told by a user who is to prove again who they are."""
     user = await user_of(session, services)
     assert session.id is not None
-    return await services.passkeys.begin_again(user, session.id)
+    return RequestOptions(**await services.passkeys.begin_again(user, session.id))
 
 
 @router.post("/v1/reauthenticate/passkey", responses=documented(400, 401, 403, 413, 422, 429, 503))

@@ -18,7 +18,8 @@ router: APIRouter = APIRouter(tags=["sessions"])
 async def list_sessions(session: LoginSession, services: ServicesOf) -> SessionList:
     """Every live session of the user, oldest first."""
     listed = await Commands(services).list(session)
-    return SessionList(sessions=[session_view(info, session.id) for info in listed.sessions])
+    live = services.live.of(info.id for info in listed.sessions)
+    return SessionList(sessions=[session_view(info, session.id, live.get(info.id)) for info in listed.sessions])
 
 
 @router.patch("/v1/sessions/{session_id}", responses=documented(400, 401, 403, 404, 413, 422, 503))

@@ -27,14 +27,14 @@ def upgrade() -> None:
     )
     op.create_table(
         "coatcheck_passkey_challenges",
-        sa.Column("hash", sa.String(43), primary_key=True),
+        sa.Column("hash", sa.Text, primary_key=True),
         sa.Column("purpose", sa.String(64), nullable=False),
         sa.Column("expires_at", sa.Double, nullable=False),
     )
     op.create_table(
         "coatcheck_recovery_codes",
         sa.Column("user_id", sa.String(22), primary_key=True),
-        sa.Column("hash", sa.String(43), primary_key=True),
+        sa.Column("hash", sa.Text, primary_key=True),
         sa.Column("created_at", sa.Double, nullable=False),
     )
     op.create_table(

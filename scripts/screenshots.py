@@ -11,7 +11,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -23,7 +23,7 @@ from tests.clients.serving import RunningServer, add_administrator, start_server
 SHOTS = ROOT / ".reports" / "screenshots"
 IMAGES = ROOT / "docs" / "images"
 README = {"sessions-desk-light": "sessions", "connection-desk-light": "connection", "admin-desk-dark": "admin"}
-SIZES = {"phone": {"width": 390, "height": 844}, "desk": {"width": 1280, "height": 860}}
+SIZES = {"phone": ViewportSize(width=390, height=844), "desk": ViewportSize(width=1280, height=860)}
 IPHONE = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
     "Version/18.1 Mobile/15E148 Safari/604.1"
@@ -103,7 +103,7 @@ def whole(page: Page, path: Path) -> None:
     page.set_viewport_size(size)
 
 
-def views(device: Device, username: str):  # noqa: ANN201
+def views(device: Device, username: str):
     """Each view by its name, ready to be looked at."""
     page: Page = device.page
     device.open()

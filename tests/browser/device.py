@@ -77,7 +77,7 @@ class Device:
         return int(self.page.get_by_text("Requests so far").locator("b").inner_text())
 
     def sessions(self) -> Locator:
-        return self.page.get_by_role("region", name="Sessions").get_by_role("listitem")
+        return self.page.get_by_role("region", name="Sessions").locator("#sessions > li")
 
     def expect_live(self) -> None:
         """Logged in, and what happens elsewhere is told here."""

@@ -6,7 +6,7 @@ import uuid
 from playwright.sync_api import expect
 
 from tests.browser.conftest import NewDevice
-from tests.browser.device import PASSWORD, Device
+from tests.browser.device import PASSWORD
 from tests.clients.serving import RunningServer, add_administrator
 
 
@@ -33,8 +33,9 @@ def test_an_administrator_ends_sessions_disables_and_rotates_and_it_is_written_d
     page.get_by_label("Username or name").fill(username[:8])
     expect(page.get_by_role("row")).to_have_count(2)
     page.get_by_role("link", name=username).click()
-    theirs = page.get_by_role("region", name="Sessions").get_by_role("listitem")
+    theirs = page.get_by_role("region", name="Sessions").locator(".list > li")
     expect(theirs).to_have_count(2)
+    expect(theirs.filter(has_text="kiosk 1.0")).to_contain_text("WebSocket HTTP/")
     theirs.filter(has_text="kiosk 1.0").get_by_role("button").click()
     expect(theirs).to_have_count(1)
     kiosk.expect_login_view()

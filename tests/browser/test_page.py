@@ -310,3 +310,55 @@ def test_times_are_in_the_readers_zone(new_device: NewDevice) -> None:
         moment,
     )
     assert seen.inner_text() != desk.sessions().first.locator("time").last.inner_text()
+
+
+def test_a_device_is_renamed_in_place_and_every_page_shows_it(new_device: NewDevice) -> None:
+    desk, phone = new_device(), new_device(user_agent="kiosk/1.0")
+    username = desk.sign_up()
+    phone.log_in(username)
+    theirs = desk.sessions().filter(has_text="kiosk 1.0")
+    theirs.get_by_role("button", name="Rename").click()
+    desk.page.get_by_label("Name of this device").fill("not this")
+    desk.page.keyboard.press("Escape")
+    expect(desk.page.get_by_label("Name of this device")).to_have_count(0)
+    expect(theirs.get_by_role("button", name="Rename")).to_be_focused()
+    theirs.get_by_role("button", name="Rename").click()
+    desk.page.get_by_label("Name of this device").fill(MARKUP)
+    desk.page.keyboard.press("Enter")
+    for device in (desk, phone):
+        expect(device.sessions().get_by_role("heading", name=MARKUP)).to_be_visible()
+        expect(device.sessions().filter(has_text=MARKUP)).to_contain_text("kiosk 1.0")
+    expect(phone.sessions().get_by_role("heading", name=MARKUP)).to_contain_text("This one")
+
+
+def test_it_speaks_japanese_to_who_reads_it_and_to_who_chooses_it(new_device: NewDevice) -> None:
+    device = new_device(locale="ja-JP", timezone_id="Asia/Tokyo").open()
+    expect(device.page.get_by_role("heading", name="ログインは一度。")).to_be_visible()
+    assert device.page.locator("html[lang=ja]").count() == 1
+    with device.page.expect_navigation():
+        device.press("English")
+    device.expect_login_view()
+    username = device.sign_up()
+    device.press("日本語")
+    expect(device.page.get_by_text("ログイン中")).to_be_visible()
+    expect(device.page.get_by_role("heading", name=username)).to_be_visible()
+    expect(device.page.get_by_role("button", name="ログアウト")).to_be_visible()
+    expect(device.page.get_by_role("region", name="セッション").get_by_role("listitem").first).to_contain_text("この端末")
+
+
+def test_each_view_asks_for_what_it_needs_and_for_no_more(device: Device) -> None:
+    asked: list[str] = []
+    device.page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    device.open()
+    device.expect_login_view()
+    assert sorted(asked) == ["", "api.js", "app.js", "dom.js", "forms.js", "me", "style.css"] or "favicon.svg" in asked
+    assert len(asked) <= 8
+    sent = device.page.evaluate(
+        """() => [...performance.getEntriesByType('resource'), performance.getEntriesByType('navigation')[0]]
+            .map(each => each.transferSize).reduce((a, b) => a + b)"""
+    )
+    assert 5_000 < sent < 30_000
+    asked.clear()
+    device.sign_up()
+    assert {"account.js", "account.css", "sessions.js", "device.js", "events.js"} <= {*asked}
+    assert {"connection.js", "activity.js", "security.js", "passkeys.js", "admin.js", "ja.js", "fresh.js"}.isdisjoint(asked)

@@ -1,5 +1,7 @@
 """The page over each version of HTTP, from signing up to logging out, against the real server and its edge."""
 
+import re
+
 import httpx
 import pytest
 from playwright.sync_api import expect
@@ -33,6 +35,8 @@ def test_sign_up_look_around_and_log_out(
     expect(device.sessions()).to_contain_text("This one")
     expect(device.sessions()).to_contain_text("on Linux")
     expect(device.sessions()).to_contain_text("127.0.0.1 · Cookie, by password")
+    open_now = device.sessions().get_by_role("list", name="Live connections")
+    expect(open_now).to_have_text(re.compile(r"WebSocket HTTP/[123.]+"))
 
     device.go("Connection")
     expect(page.get_by_text(version, exact=True)).to_be_visible()

@@ -71,7 +71,9 @@ def test_forms_of_other_sites_get_nowhere_and_bad_ones_are_answered_on_a_page(se
     form = {"username": "planted", "password": PASSWORD}
     with httpx.Client(verify=server.tls(), base_url=server.https) as client:
         for path in ("/page/login", "/page/logout", "/page/end", "/page/end-others"):
-            elsewhere = client.post(path, data=form, headers={"sec-fetch-site": "cross-site", "origin": "https://a.test"})
+            elsewhere = client.post(
+                path, data=form, headers={"sec-fetch-site": "cross-site", "origin": "https://a.test"}
+            )
             assert elsewhere.status_code == 403
             assert "set-cookie" not in elsewhere.headers
             assert client.get(path).status_code == 405

@@ -15,7 +15,20 @@ from tests.browser.device import PASSWORD, Device, add_authenticator
 from tests.clients.serving import RunningServer, add_administrator
 
 FOLDER = Path(__file__).parent / "axe"
-VIEWS = ["log in", "sign up", "sessions", "connection", "activity", "security", "asked again", "overview", "users", "user", "keys", "log"]
+VIEWS = [
+    "log in",
+    "sign up",
+    "sessions",
+    "connection",
+    "activity",
+    "security",
+    "asked again",
+    "overview",
+    "users",
+    "user",
+    "keys",
+    "log",
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +46,10 @@ def findings(device: Device, axe: str) -> list[str]:
     device.page.wait_for_timeout(250)  # colours that are on their way between two
     device.page.evaluate(axe)
     found = device.page.evaluate("async () => (await axe.run(document, { resultTypes: ['violations'] })).violations")
-    assert device.page.evaluate("axe.version") == json.loads((FOLDER / "package.json").read_text())["dependencies"]["axe-core"]
+    assert (
+        device.page.evaluate("axe.version")
+        == json.loads((FOLDER / "package.json").read_text())["dependencies"]["axe-core"]
+    )
     return [f"{each['id']}: {node['html'][:200]} {node['any'][:1]}" for each in found for node in each["nodes"]]
 
 
@@ -51,7 +67,11 @@ def test_nothing_is_found_on_any_view(
     new_device: NewDevice, axe: str, admin: str, scheme: str, locale: str, width: int
 ) -> None:
     device = new_device(
-        color_scheme=scheme, locale=locale, viewport={"width": width, "height": 900}, bypass_csp=True, reduced_motion="reduce"
+        color_scheme=scheme,
+        locale=locale,
+        viewport={"width": width, "height": 900},
+        bypass_csp=True,
+        reduced_motion="reduce",
     )
     page = device.page
     add_authenticator(page)
@@ -117,9 +137,7 @@ def test_nothing_is_found_on_any_view(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_found_without_javascript_either(
-    new_device: NewDevice, axe: str, admin: str, scheme: str
-) -> None:
+def test_nothing_is_found_without_javascript_either(new_device: NewDevice, axe: str, admin: str, scheme: str) -> None:
     # The pages of forms alone, looked at by a browser that can run the judge.
     device = new_device(color_scheme=scheme, viewport={"width": 320, "height": 640}, bypass_csp=True)
     for said, password in (("log in", ""), ("refused", "not my password"), ("sessions", PASSWORD)):

@@ -13,7 +13,6 @@ from tests.browser.device import PASSWORD, Device
 from tests.clients.serving import RunningServer, spawn_server, start_server
 
 
-
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[RunningServer]:
     env = {"COATCHECK_SESSION_LIFETIME": "20", "COATCHECK_SESSION_IDLE_TIMEOUT": "20"}
@@ -46,9 +45,7 @@ def test_a_session_that_expires_takes_the_open_page_to_the_login_with_the_reason
     expect(visitor.page.locator("#account > *")).to_have_count(0)  # nothing of it is left in the document
 
 
-def test_the_server_restarted_under_an_open_page_is_noticed_and_said(
-    playwright: Playwright, tmp_path: Path
-) -> None:
+def test_the_server_restarted_under_an_open_page_is_noticed_and_said(playwright: Playwright, tmp_path: Path) -> None:
     first = start_server(tmp_path, "--workers", "2")
     browser = launch_chromium(playwright, first, "HTTP/2")
     try:

@@ -77,8 +77,8 @@ def plain_routes(policy: str, assets: str) -> list[BaseRoute]:
             return page(request, "Log in", notice + _login(t))
         user = await user_of(session, services)
         listed = await Commands(services).list(session)
-        mine = sorted(listed.sessions, key=lambda each: (each.id != session.id, -each.last_seen_at))
-        items = "".join(_session(t, each, session.id) for each in mine)
+        mine = sorted(listed.sessions, key=lambda each: (each.id != listed.current, -each.last_seen_at))
+        items = "".join(_session(t, each, listed.current) for each in mine)
         others = _button(t, "/page/end-others", "End all others", "danger") if len(mine) > 1 else ""
         body = (
             f"<h1>{escape(t('Sessions'))}</h1>{notice}"
@@ -163,7 +163,9 @@ async def _fields(request: Request) -> dict[str, str]:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
         raise ProblemError(415, "Send a form.")
     try:
-        pairs = parse_qsl((await request.body()).decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=10)
+        pairs = parse_qsl(
+            (await request.body()).decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=10
+        )
     except ValueError:
         raise ProblemError(400, "This form cannot be read.") from None
     return dict(pairs)

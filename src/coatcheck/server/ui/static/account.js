@@ -112,6 +112,7 @@ function follow() {
       live() {
         $("live").textContent = t("Live");
         $("account").dataset.live = "";
+        view?.happened?.("opened"); // this very connection
         if (cut) notify(t("Connected again."));
         cut = false;
       },

@@ -5,6 +5,7 @@ import { entry } from "./activity.js";
 import { device } from "./device.js";
 import { card, h, icon, notify, number, rows, t, time, when } from "./dom.js";
 import { area, bars, line } from "./plots.js";
+import { chips } from "./sessions.js";
 
 const EVERY = 2000;
 const KEPT = 60;
@@ -163,7 +164,7 @@ async function user(root, guard, id) {
           const { words, kind } = device(session.user_agent);
           return h("li", null, icon(kind), h("div", { class: "what" }, h("h3", null, session.name || words, session.current && badge("This one")),
             h("p", null, [session.address || t("Address unknown"), t(session.kind === "token" ? "Token" : "Cookie")].join(" · ")),
-            h("p", null, t("Last seen"), " ", time(session.last_seen_at))),
+            h("p", null, t("Last seen"), " ", time(session.last_seen_at)), chips(session.connections)),
             !session.current && h("div", { class: "actions" }, h("button", { class: "danger", "aria-label": t("End {0}, logged in {1}", words, when(session.created_at)), onclick: ({ currentTarget }) => guard(currentTarget, async () => {
               await call("DELETE", `/v1/admin/sessions/${session.id}`);
               await refresh();

@@ -51,6 +51,13 @@ export function words(kind, detail) {
   }[kind]?.() ?? kind.replaceAll("_", " ");
 }
 
+// What a session has open, by kind and protocol.
+export function chips(connections) {
+  if (!connections?.length) return null;
+  return h("ul", { class: "chips", "aria-label": t("Live connections") }, connections.map(({ kind, protocol, count }) =>
+    h("li", null, [transports[kind] ?? kind, protocol, count > 1 && `×${count}`].filter(Boolean).join(" "))));
+}
+
 function draw() {
   if (!$("events")) return;
   $("quiet").hidden = told.length > 0;
@@ -63,7 +70,7 @@ export async function show(root, { me, guard, quietly }) {
   const list = h("ul", { id: "sessions", role: "list" });
   const facts = h("dl", { class: "facts" });
   const number = h("p", { class: "number" });
-  let renaming = false, timer;
+  let renaming = false, timer, late, drawn;
 
   async function refresh() {
     const all = (await call("GET", "/v1/sessions")).sessions;
@@ -79,7 +86,9 @@ export async function show(root, { me, guard, quietly }) {
     count.textContent = all.length;
     others.hidden = all.length < 2;
     draw();
-    if (renaming) return; // what is being written is not taken away
+    const now = JSON.stringify(all);
+    if (renaming || now === drawn) return; // what is being written is not taken away
+    drawn = now;
     const focused = document.activeElement.id;
     list.replaceChildren(...all.map(row));
     if (focused) $(focused)?.focus();
@@ -97,17 +106,11 @@ export async function show(root, { me, guard, quietly }) {
         h("p", null, [session.address || t("Address unknown"), how].join(" · ")),
         h("p", null, t("Last seen"), " ", time(session.last_seen_at)),
         h("p", null, t("Logged in"), " ", time(session.created_at)),
-        live(session.connections)),
+        chips(session.connections)),
       h("div", { class: "actions" }, rename,
         // This one ends by logging out.
         !session.current && h("button", { id: session.id, class: "danger", "aria-label": t("End {0}, logged in {1}", called, when(session.created_at)),
           onclick: ({ currentTarget }) => guard(currentTarget, () => end(session, called)) }, t("End"))));
-  }
-
-  function live(connections) {
-    if (!connections?.length) return null;
-    return h("ul", { class: "chips", "aria-label": t("Live connections") }, connections.map(({ kind, protocol, count }) =>
-      h("li", null, [transports[kind] ?? kind, protocol, count > 1 && `×${count}`].filter(Boolean).join(" "))));
   }
 
   function edit(session, title, called) {
@@ -126,6 +129,7 @@ export async function show(root, { me, guard, quietly }) {
     input.focus();
     const done = async () => {
       renaming = false;
+      drawn = null;
       await guard(null, refresh);
       $(`name-${session.id}`)?.focus();
     };
@@ -164,8 +168,15 @@ export async function show(root, { me, guard, quietly }) {
     happened(kind) {
       if (!listed.includes(kind)) return;
       clearTimeout(timer); // several at once are looked up once
+      if (kind === "opened" || kind === "closed") {
+        clearTimeout(late); // workers tell each other once a second what they have open
+        late = setTimeout(quietly, 1500, refresh);
+      }
       timer = setTimeout(quietly, 50, refresh);
     },
-    close: () => clearTimeout(timer),
+    close() {
+      clearTimeout(timer);
+      clearTimeout(late);
+    },
   };
 }

@@ -69,7 +69,8 @@ async function overview(root, guard) {
       tile("Cache hits", asked ? `${number(Math.round((1000 * counters.cache_hits) / asked) / 10)} %` : "–", line(rate((each) => each.counters.cache_hits)), note(t("{0} of {1}", number(counters.cache_hits), number(asked)))),
       tile("Store, one step", ms(latency.at(-1) ?? 0), line(latency), note(t("{0} steps", number(calls(now)[0])), t("{0} failed", number(calls(now)[2])))),
       tile("Feed lag", ms(lag(now)), line(values(lag)), note(...now.nodes.map(({ worker, lease_left_s }) => t("worker {0}: lease {1} s", worker, number(Math.round(lease_left_s * 10) / 10))))),
-      tile("Logins in 24 hours", number(now.hours.reduce((sum, { logins }) => sum + logins, 0)), bars(hours(now)), note(t("{0} since the start", number(counters.logins)), t("{0} failed", number(counters.failed_logins)))),
+      tile("Failed logins", number(counters.failed_logins), area(rate((each) => each.counters.failed_logins)), note(t("since the start"))),
+      tile("Logins in 24 hours", number(now.hours.reduce((sum, { logins }) => sum + logins, 0)), bars(hours(now)), note(t("{0} since the start", number(counters.logins)))),
       versions.length > 0 && h("section", { class: "card tile whole" }, h("h2", null, t("By version of HTTP, since the start")), table(["Version", "Open", "Connections", "Requests", "Requests for each"],
         versions.map(([version, { connections, requests: carried, open }]) => [version, number(open), number(connections), number(carried), connections ? number(Math.round((10 * carried) / connections) / 10) : "–"]), 1)),
     ].filter(Boolean));

@@ -343,7 +343,9 @@ def test_it_speaks_japanese_to_who_reads_it_and_to_who_chooses_it(new_device: Ne
     expect(device.page.get_by_text("ログイン中")).to_be_visible()
     expect(device.page.get_by_role("heading", name=username)).to_be_visible()
     expect(device.page.get_by_role("button", name="ログアウト")).to_be_visible()
-    expect(device.page.get_by_role("region", name="セッション").get_by_role("listitem").first).to_contain_text("この端末")
+    expect(device.page.get_by_role("region", name="セッション").get_by_role("listitem").first).to_contain_text(
+        "この端末"
+    )
 
 
 def test_each_view_asks_for_what_it_needs_and_for_no_more(device: Device) -> None:
@@ -361,4 +363,6 @@ def test_each_view_asks_for_what_it_needs_and_for_no_more(device: Device) -> Non
     asked.clear()
     device.sign_up()
     assert {"account.js", "account.css", "sessions.js", "device.js", "events.js"} <= {*asked}
-    assert {"connection.js", "activity.js", "security.js", "passkeys.js", "admin.js", "ja.js", "fresh.js"}.isdisjoint(asked)
+    assert {"connection.js", "activity.js", "security.js", "passkeys.js", "admin.js", "ja.js", "fresh.js"}.isdisjoint(
+        asked
+    )

@@ -8,7 +8,7 @@ SECONDS ?= 600
 
 .PHONY: help setup serve test test-core test-stores test-transports test-browser test-faults test-slow test-matrix soak
 .PHONY: coverage
-.PHONY: check bench format proto lock clean
+.PHONY: check bench screenshots format proto lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,10 @@ check: setup ## formatting, lint, types, layers, wheels, promises: what comes be
 
 bench: setup ## measure it beside what people use today
 	@$(PYTHON) -m bench $(ARGS)
+
+screenshots: setup ## pictures of each view of the page, into .reports/screenshots; the README's three with ARGS=--readme
+	@scripts/need-debian chromium=chromium 'fonts-liberation=/usr/share/fonts/truetype/liberation*' 'fonts-vlgothic=/usr/share/fonts/truetype/vlgothic'
+	@$(PYTHON) scripts/screenshots.py $(ARGS)
 
 format: setup ## format the code and mend what can be mended by itself
 	@.venv/bin/ruff check --fix-only --quiet . && .venv/bin/ruff format .

@@ -62,7 +62,9 @@ TIERS = {
     "slow": Tier(
         required=False,
         packages=(
+            "chromium=chromium",
             "curl=curl",
+            "fonts-liberation=/usr/share/fonts/truetype/liberation*",
             "nginx=/usr/sbin/nginx",
             "nodejs=node",
             "npm=npm",

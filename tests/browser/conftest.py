@@ -61,17 +61,21 @@ def launch(playwright: Playwright, server: RunningServer) -> Iterator[Launch]:
 
     def launched(version: str) -> Browser:
         if version not in browsers:
-            own = [flag.format(host=f"localhost:{server.https_port}") for flag in VERSIONS[version]]
-            trust = f"--ignore-certificate-errors-spki-list={spki(server)}"
-            browsers[version] = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"),
-                args=[*QUIET, f"--host-resolver-rules={HOSTS}", trust, *own],
-            )
+            browsers[version] = launch_chromium(playwright, server, version)
         return browsers[version]
 
     yield launched
     for browser in browsers.values():
         browser.close()
+
+
+def launch_chromium(playwright: Playwright, server: RunningServer, version: str) -> Browser:
+    """Start Debian's Chromium, which speaks this version of HTTP, trusts this server, and reaches nothing else."""
+    own = [flag.format(host=f"localhost:{server.https_port}") for flag in VERSIONS[version]]
+    trust = f"--ignore-certificate-errors-spki-list={spki(server)}"
+    return playwright.chromium.launch(
+        executable_path=shutil.which("chromium"), args=[*QUIET, f"--host-resolver-rules={HOSTS}", trust, *own]
+    )
 
 
 @pytest.fixture

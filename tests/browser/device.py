@@ -3,7 +3,7 @@
 import re
 import uuid
 
-from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Request, expect
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
 
 PASSWORD = "a coat, a hat, an umbrella"
 
@@ -53,6 +53,14 @@ class Device:
         form.get_by_label("Password").fill(password)
         form.get_by_role("button", name="Log in").click()
 
+    def go(self, view: str) -> "Device":
+        """To another view, by its link, when it is there."""
+        link = self.page.get_by_role("navigation", name="Views").get_by_role("link", name=view)
+        link.click()
+        expect(link).to_have_attribute("aria-current", "page")
+        expect(self.page.locator(f".grid.of-{view.lower()}")).to_be_visible()
+        return self
+
     def form(self, name: str) -> Locator:
         return self.page.get_by_role("form", name=name)
 
@@ -69,7 +77,7 @@ class Device:
         return int(self.page.get_by_text("Requests so far").locator("b").inner_text())
 
     def sessions(self) -> Locator:
-        return self.page.get_by_role("region", name="Sessions").get_by_role("listitem")
+        return self.page.get_by_role("region", name="Sessions").locator("#sessions > li")
 
     def expect_live(self) -> None:
         """Logged in, and what happens elsewhere is told here."""
@@ -104,3 +112,12 @@ class Device:
     def _see(self, request: Request) -> None:
         if not request.url.startswith((self.base + "/", "data:")):
             self.elsewhere.append(request.url)
+
+
+def add_authenticator(page: Page) -> None:
+    """A device that makes and keeps passkeys, whose user is always there and always says yes (CDP's WebAuthn)."""
+    client = page.context.new_cdp_session(page)
+    client.send("WebAuthn.enable")
+    able = ("hasResidentKey", "hasUserVerification", "isUserVerified", "automaticPresenceSimulation")
+    options = {"protocol": "ctap2", "transport": "internal", **dict.fromkeys(able, True)}
+    client.send("WebAuthn.addVirtualAuthenticator", {"options": options})

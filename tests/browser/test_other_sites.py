@@ -64,7 +64,7 @@ def foreign_page(victim: Device, elsewhere: str) -> Page:
 
 def expect_untouched(victim: Device, token: str | None) -> None:
     assert victim.token() == token
-    victim.press("Refresh")
+    victim.open()
     expect(victim.sessions()).to_have_count(1)
 
 
@@ -73,11 +73,13 @@ def test_a_form_gets_nowhere(victim: Device, foreign_page: Page, elsewhere: str)
     # A form can be made to send JSON: the name of a field is all but its end, which takes up the equals sign.
     planted = json.dumps({"username": "planted", "password": PASSWORD, "name": "="})
     name, _, value = planted.rpartition("=")
-    for path in ("/v1/logout", "/v1/login", "/v1/users", "/v1/reauthenticate"):
+    forms = ("/page/logout", "/page/login", "/page/end", "/page/end-others")
+    for path in ("/v1/logout", "/v1/login", "/v1/users", "/v1/reauthenticate", *forms):
         with foreign_page.expect_navigation(url=victim.base + path) as answer:
             foreign_page.evaluate(
                 """([action, name, value]) => {
-                    const form = Object.assign(document.createElement('form'), { action, method: 'post', enctype: 'text/plain' });
+                    const enctype = action.includes('/page/') ? 'application/x-www-form-urlencoded' : 'text/plain';
+                    const form = Object.assign(document.createElement('form'), { action, method: 'post', enctype });
                     form.append(Object.assign(document.createElement('input'), { name, value }));
                     document.body.append(form);
                     form.submit();
@@ -111,6 +113,25 @@ def test_a_fetch_gets_nowhere(victim: Device, foreign_page: Page) -> None:
                 [victim.base + path, method, mode, json.dumps({"username": "planted", "password": PASSWORD})],
             )
             assert outcome in ("TypeError", ""), (method, path, mode)
+    expect_untouched(victim, token)
+
+
+def test_a_websocket_gets_nowhere(victim: Device, foreign_page: Page) -> None:
+    token = victim.token()
+    heard: list[str] = []
+    foreign_page.on("console", lambda message: heard.append(message.text))
+    outcome = foreign_page.evaluate(
+        """url => new Promise((done) => {
+            const socket = new WebSocket(url);
+            let opened = false;
+            socket.onopen = () => { opened = true; socket.send('{"id": 1, "type": "end_others"}') };
+            socket.onmessage = ({ data }) => done(data);
+            socket.onclose = ({ code }) => done([opened, code]);
+        })""",
+        victim.base.replace("http", "ws") + "/v1/events",
+    )
+    assert outcome == [False, 1006]
+    assert any("403" in text for text in heard), heard
     expect_untouched(victim, token)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Route, expect
 
+from coatcheck.server.ui.devices import device as named
 from tests.browser.conftest import NewDevice
 from tests.browser.device import PASSWORD, Device
 
@@ -42,7 +43,7 @@ def test_changing_the_password_ends_the_other_sessions_and_the_old_password(new_
     phone.log_in(username)
     old_token = desk.token()
 
-    form = desk.page.get_by_role("form", name="Password")
+    form = desk.go("Security").page.get_by_role("form", name="Password")
     form.get_by_label("Current password").fill("not my password")
     form.get_by_label("New password").fill(NEW_PASSWORD)
     desk.press("Change password")
@@ -58,8 +59,8 @@ def test_changing_the_password_ends_the_other_sessions_and_the_old_password(new_
     form.get_by_label("New password").fill(NEW_PASSWORD)
     desk.press("Change password")
     desk.expect_message("Password changed. Your other sessions have ended.")
-    expect(desk.sessions()).to_have_count(1)
     expect(form.get_by_label("New password")).to_have_value("")
+    expect(desk.go("Sessions").sessions()).to_have_count(1)
     assert desk.token() != old_token
 
     phone.expect_login_view()
@@ -95,11 +96,12 @@ def test_a_tab_notices_the_log_out_in_another(device: Device) -> None:
 
 def test_a_tab_overtaken_by_a_new_secret_stays_logged_in(device: Device) -> None:
     device.sign_up()
+    device.go("Connection")
     # As if this one request had gone out just before another tab was given the new secret.
     device.page.route("**/v1/connection", once(answering(401, {"title": "Unauthorized"})))
     with device.page.expect_response("**/v1/me"):
         device.press("Refresh")
-    expect(device.page.get_by_text("Logged in as")).to_be_visible()
+    expect(device.go("Sessions").page.get_by_text("Logged in as")).to_be_visible()
     expect(device.sessions()).to_have_count(1)
 
 
@@ -203,12 +205,13 @@ def test_a_server_that_does_not_answer_can_be_tried_again(device: Device) -> Non
     device.expect_login_view()
 
     username = device.sign_up()
+    device.go("Connection")
     device.context.set_offline(True)
     device.press("Refresh")
     device.expect_message("The server cannot be reached.")
     device.context.set_offline(False)
     device.press("Refresh")
-    expect(device.page.get_by_role("heading", name=username)).to_be_visible()
+    expect(device.go("Sessions").page.get_by_role("heading", name=username)).to_be_visible()
     device.complaints = [said for said in device.complaints if "ERR_INTERNET_DISCONNECTED" not in said]
 
 
@@ -279,12 +282,14 @@ AGENTS = {
 
 def test_user_agents_are_named_in_words(device: Device) -> None:
     device.open()
-    module = device.page.locator("link[href$='/device.js']").get_attribute("href")
+    module = (device.page.locator("link[href$='/dom.js']").get_attribute("href") or "").replace("dom.js", "device.js")
     words = device.page.evaluate(
         "async ([module, agents]) => { const { device } = await import(module); return agents.map(a => device(a).words) }",
         [module, [*AGENTS, None]],
     )
     assert words == [*AGENTS.values(), "Unknown device"]
+    # And the same where they are named without JavaScript.
+    assert [named(agent) for agent in AGENTS] == [*AGENTS.values()]
 
 
 def test_times_are_in_the_readers_zone(new_device: NewDevice) -> None:
@@ -305,3 +310,59 @@ def test_times_are_in_the_readers_zone(new_device: NewDevice) -> None:
         moment,
     )
     assert seen.inner_text() != desk.sessions().first.locator("time").last.inner_text()
+
+
+def test_a_device_is_renamed_in_place_and_every_page_shows_it(new_device: NewDevice) -> None:
+    desk, phone = new_device(), new_device(user_agent="kiosk/1.0")
+    username = desk.sign_up()
+    phone.log_in(username)
+    theirs = desk.sessions().filter(has_text="kiosk 1.0")
+    theirs.get_by_role("button", name="Rename").click()
+    desk.page.get_by_label("Name of this device").fill("not this")
+    desk.page.keyboard.press("Escape")
+    expect(desk.page.get_by_label("Name of this device")).to_have_count(0)
+    expect(theirs.get_by_role("button", name="Rename")).to_be_focused()
+    theirs.get_by_role("button", name="Rename").click()
+    desk.page.get_by_label("Name of this device").fill(MARKUP)
+    desk.page.keyboard.press("Enter")
+    for device in (desk, phone):
+        expect(device.sessions().get_by_role("heading", name=MARKUP)).to_be_visible()
+        expect(device.sessions().filter(has_text=MARKUP)).to_contain_text("kiosk 1.0")
+    expect(phone.sessions().get_by_role("heading", name=MARKUP)).to_contain_text("This one")
+
+
+def test_it_speaks_japanese_to_who_reads_it_and_to_who_chooses_it(new_device: NewDevice) -> None:
+    device = new_device(locale="ja-JP", timezone_id="Asia/Tokyo").open()
+    expect(device.page.get_by_role("heading", name="ログインは一度。")).to_be_visible()
+    assert device.page.locator("html[lang=ja]").count() == 1
+    with device.page.expect_navigation():
+        device.press("English")
+    device.expect_login_view()
+    username = device.sign_up()
+    device.press("日本語")
+    expect(device.page.get_by_text("ログイン中")).to_be_visible()
+    expect(device.page.get_by_role("heading", name=username)).to_be_visible()
+    expect(device.page.get_by_role("button", name="ログアウト")).to_be_visible()
+    expect(device.page.get_by_role("region", name="セッション").get_by_role("listitem").first).to_contain_text(
+        "この端末"
+    )
+
+
+def test_each_view_asks_for_what_it_needs_and_for_no_more(device: Device) -> None:
+    asked: list[str] = []
+    device.page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    device.open()
+    device.expect_login_view()
+    assert sorted(asked) == ["", "api.js", "app.js", "dom.js", "forms.js", "me", "style.css"] or "favicon.svg" in asked
+    assert len(asked) <= 8
+    sent = device.page.evaluate(
+        """() => [...performance.getEntriesByType('resource'), performance.getEntriesByType('navigation')[0]]
+            .map(each => each.transferSize).reduce((a, b) => a + b)"""
+    )
+    assert 5_000 < sent < 30_000
+    asked.clear()
+    device.sign_up()
+    assert {"account.js", "account.css", "sessions.js", "device.js", "events.js"} <= {*asked}
+    assert {"connection.js", "activity.js", "security.js", "passkeys.js", "admin.js", "ja.js", "fresh.js"}.isdisjoint(
+        asked
+    )

@@ -1,5 +1,7 @@
 """The page over each version of HTTP, from signing up to logging out, against the real server and its edge."""
 
+import re
+
 import httpx
 import pytest
 from playwright.sync_api import expect
@@ -29,6 +31,14 @@ def test_sign_up_look_around_and_log_out(
     assert negotiated(device) == NEGOTIATED[version]
     expect(page.get_by_role("heading", level=1)).to_have_text("Ada Lovelace")
     expect(page.get_by_text(username, exact=True)).to_be_visible()
+    expect(device.sessions()).to_have_count(1)
+    expect(device.sessions()).to_contain_text("This one")
+    expect(device.sessions()).to_contain_text("on Linux")
+    expect(device.sessions()).to_contain_text("127.0.0.1 · Cookie, by password")
+    open_now = device.sessions().get_by_role("list", name="Live connections")
+    expect(open_now).to_have_text(re.compile(r"WebSocket HTTP/[123.]+"))
+
+    device.go("Connection")
     expect(page.get_by_text(version, exact=True)).to_be_visible()
     assert device.fact("Encryption") == "TLS 1.3"
     assert device.fact("Worker") in ("0", "1")
@@ -42,11 +52,6 @@ def test_sign_up_look_around_and_log_out(
     if version != "HTTP/1.1":  # there a browser has several connections, and uses any
         assert device.requests_carried() > before
         assert device.fact("Connection id") == connection
-
-    expect(device.sessions()).to_have_count(1)
-    expect(device.sessions()).to_contain_text("This one")
-    expect(device.sessions()).to_contain_text("on Linux")
-    expect(device.sessions()).to_contain_text("127.0.0.1")
 
     token = device.token()
     assert token
@@ -81,7 +86,6 @@ def test_one_device_ends_the_other(new_device: NewDevice) -> None:
     phone.expect_message("This session was ended from another device. Log in again.")
     phone.open()
     phone.expect_login_view()
-    desk.press("Refresh")
     expect(desk.sessions()).to_have_count(1)
 
 
@@ -90,14 +94,15 @@ def test_a_browser_moves_to_http_3_by_itself_and_stays_logged_in(new_device: New
     device.sign_up()
     assert negotiated(device) == "h2"
     device.open()
-    expect(device.page.get_by_text("HTTP/3", exact=True)).to_be_visible()
     expect(device.sessions()).to_have_count(1)
+    device.go("Connection")
+    expect(device.page.get_by_text("HTTP/3", exact=True)).to_be_visible()
 
 
 def test_plain_http_on_loopback_has_a_session_of_its_own(new_device: NewDevice, server: RunningServer) -> None:
     device = new_device(base=server.http)
     username = device.sign_up()
-    assert device.fact("Encryption") == "None: plain HTTP"
+    assert device.go("Connection").fact("Encryption") == "None: plain HTTP"
     secure = new_device(storage_state=device.context.storage_state())
     secure.open()
     secure.expect_login_view()

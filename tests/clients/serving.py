@@ -132,3 +132,11 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
+
+
+def add_administrator(server: RunningServer, username: str, password: str, name: str = "") -> None:
+    """By the command that operators have."""
+    argv = [*COMMAND[:-1], "users", "add", username, "--admin", "--password-stdin", "--data-dir", str(server.data_dir)]
+    argv += ["--name", name] if name else []
+    made = subprocess.run(argv, input=f"{password}\n", text=True, capture_output=True, check=False, timeout=60)
+    assert made.returncode == 0, made.stderr

@@ -6,6 +6,7 @@ that every answer carries to `envelope`.
 """
 
 import base64
+import gzip
 import hashlib
 import importlib.resources
 
@@ -14,6 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+
+from coatcheck.server.ui.credentials import show_credentials
+from coatcheck.server.ui.plain import plain_routes
 
 __all__ = ["CONTENT_SECURITY_POLICY", "page_routes"]
 
@@ -43,12 +47,14 @@ _ANY_DIGEST = b"/assets/"
 class _File(msgspec.Struct, frozen=True):
     body: bytes
     media_type: str
+    gzipped: bytes
     etag: str
-    """Strong (RFC 9110, section 8.8.3): the same bytes, the same tag, on every worker and every start."""
+    """Strong (RFC 9110, section 8.8.3): the same bytes, the same tag, on every worker and every start. Of what is not
+    compressed; the other's ends in `-gz`."""
 
 
 def page_routes() -> list[BaseRoute]:
-    """The routes `/` and `/assets/…`; nothing they answer depends on a session or sets a cookie."""
+    """The routes `/` and `/assets/…`, whose answers depend on no session, and those under `/page`, whose answers do."""
     assets = _read()
     digest = _digest("".join(name + assets[name].etag for name in sorted(assets)).encode())[:12]
     document = assets.pop(_DOCUMENT)
@@ -69,6 +75,8 @@ def page_routes() -> list[BaseRoute]:
     return [
         Route("/", page, name="page", include_in_schema=False),
         Route("/assets/{digest}/{name}", asset, name="asset", include_in_schema=False),
+        Route("/page/credentials", show_credentials, name="credentials", include_in_schema=False),
+        *plain_routes(CONTENT_SECURITY_POLICY, f"/assets/{digest}"),
     ]
 
 
@@ -83,7 +91,8 @@ def _read() -> dict[str, _File]:
 
 def _file(name: str, body: bytes) -> _File:
     kind = _TYPES[name.rpartition(".")[2]]
-    return _File(body, f"{kind}; charset=utf-8", f'"{_digest(body)[:22]}"')
+    zipped = gzip.compress(body, 9, mtime=0)
+    return _File(body, f"{kind}; charset=utf-8", zipped, f'"{_digest(body)[:22]}"')
 
 
 def _digest(body: bytes) -> str:
@@ -91,10 +100,17 @@ def _digest(body: bytes) -> str:
 
 
 def _answer(request: Request, file: _File, cache_control: str) -> Response:
-    headers = {"content-security-policy": CONTENT_SECURITY_POLICY, "etag": file.etag, "cache-control": cache_control}
+    # Nothing secret is in these files, so that their length may be anything.
+    coding = ",".join(request.headers.getlist("accept-encoding")).lower().replace(" ", "").split(",")
+    zipped = "gzip" in coding
+    etag = f'{file.etag[:-1]}-gz"' if zipped else file.etag
+    headers = {"content-security-policy": CONTENT_SECURITY_POLICY, "etag": etag, "cache-control": cache_control}
+    headers["vary"] = "accept-encoding"
     asked = request.headers.getlist("if-none-match")
     # RFC 9110, section 13.1.2: compared weakly, and `*` means anything that is there.
     tags = {tag.strip().removeprefix("W/") for line in asked for tag in line.split(",")}
-    if file.etag in tags or "*" in tags:
+    if etag in tags or "*" in tags:
         return Response(status_code=304, headers=headers)
-    return Response(file.body, headers=headers, media_type=file.media_type)
+    if zipped:
+        headers["content-encoding"] = "gzip"
+    return Response(file.gzipped if zipped else file.body, headers=headers, media_type=file.media_type)

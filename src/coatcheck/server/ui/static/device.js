@@ -1,6 +1,8 @@
 // A User-Agent header in words. It is a claim; what is not recognised goes by its own first word, and nothing is said
 // that browsers have frozen in it (the versions of Windows, macOS and Android).
 
+import { t } from "./dom.js";
+
 const browsers = [
   [/\bEdg(?:e|A|iOS)?\/(\d+)/, "Edge"],
   [/\bOPR\/(\d+)/, "Opera"],
@@ -24,10 +26,10 @@ export function device(userAgent) {
   const text = (userAgent ?? "").trim();
   if (!text.startsWith("Mozilla/")) {
     const tool = /^([\w.+-]{1,40})(?:\/(\d[\w.]{0,20}))?(?:\s|$)/.exec(text);
-    return { words: tool ? tool.slice(1).filter(Boolean).join(" ") : "Unknown device", kind: "tool" };
+    return { words: tool ? tool.slice(1).filter(Boolean).join(" ") : t("Unknown device"), kind: "tool" };
   }
   const browser = browsers.find(([pattern]) => pattern.test(text));
-  const [, system, kind] = systems.find(([pattern]) => pattern.test(text)) ?? [null, "an unknown system", "desk"];
-  const name = browser ? `${browser[1]} ${browser[0].exec(text)[1]}` : "A browser";
-  return { words: `${name} on ${system}`, kind };
+  const [, system, kind] = systems.find(([pattern]) => pattern.test(text)) ?? [null, t("an unknown system"), "desk"];
+  const name = browser ? `${browser[1]} ${browser[0].exec(text)[1]}` : t("A browser");
+  return { words: t("{0} on {1}", name, system), kind };
 }

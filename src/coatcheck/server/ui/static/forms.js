@@ -1,6 +1,7 @@
 // Forms: sends one once at a time, shows what is wrong where it is wrong, and hands the rest on.
 
 import { Problem } from "./api.js";
+import { h, t } from "./dom.js";
 
 export function handle(form, send) {
   const problem = form.querySelector(".problem");
@@ -10,12 +11,12 @@ export function handle(form, send) {
   form.addEventListener("input", ({ target }) => target.removeAttribute("aria-invalid"));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const button = form.querySelector("button");
+    const button = form.querySelector("button:not([type=button])");
     if (button.disabled) return;
     for (const field of fields) field.removeAttribute("aria-invalid");
     problem.hidden = true;
     const empty = fields.filter((field) => field.required && !field.value);
-    if (empty.length) return complain(form, "Please fill in what is empty.", empty);
+    if (empty.length) return complain(form, t("Please fill in what is empty."), empty);
     button.disabled = true;
     try {
       await send(form.elements);
@@ -27,6 +28,7 @@ export function handle(form, send) {
       button.disabled = false;
     }
   });
+  return form;
 }
 
 export function complain(form, text, wrong = []) {
@@ -36,3 +38,9 @@ export function complain(form, text, wrong = []) {
   for (const field of wrong) field.setAttribute("aria-invalid", "true");
   wrong[0]?.focus();
 }
+
+// A label with its input, as the forms of later views have them.
+export const field = (id, label, attributes, hint) =>
+  h("div", { class: "field" }, h("label", { for: id }, t(label)), h("input", { id, "aria-describedby": hint && `${id}-hint`, ...attributes }),
+    hint && h("p", { class: "hint", id: `${id}-hint` }, t(hint)));
+export const problem = () => h("p", { class: "problem", role: "alert", hidden: true });

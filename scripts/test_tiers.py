@@ -65,6 +65,7 @@ TIERS = {
             "chromium=chromium",
             "curl=curl",
             "fonts-liberation=/usr/share/fonts/truetype/liberation*",
+            "jq=jq",
             "nginx=/usr/sbin/nginx",
             "nodejs=node",
             "npm=npm",

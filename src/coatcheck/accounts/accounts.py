@@ -185,27 +185,36 @@ class Accounts:
         if not await self._write(update(users).where(users.c.id == user_id).values(password_hash=hashed)):
             raise _unknown()
 
-    async def set_disabled(self, user_id: str, disabled: bool) -> None:
-        """Disable or enable an account. The caller ends the sessions afterwards. Raises UnknownUser."""
-        changed = is_id(user_id) and await self._write(
-            update(users).where(users.c.id == user_id).values(disabled=disabled)
-        )
-        if not changed:
+    async def set_disabled(self, user_id: str, disabled: bool, *, keep_admin: bool = False) -> None:
+        """Disable or enable an account. The caller ends the sessions afterwards. Raises UnknownUser.
+
+        With `keep_admin` also LastAdmin, where there would be no administrator left.
+        """
+        change = update(users).where(users.c.id == user_id).values(disabled=disabled)
+        if not is_id(user_id) or not await self._change(change, keep_admin=keep_admin and disabled):
             raise _unknown()
 
     async def set_admin(self, user_id: str, is_admin: bool) -> None:
         """Make a user an administrator, or no longer one. Raises UnknownUser, LastAdmin."""
-        others = select(users.c.id).where(users.c.is_admin, ~users.c.disabled, users.c.id != user_id)
         change = update(users).where(users.c.id == user_id).values(is_admin=is_admin)
+        if not is_id(user_id) or not await self._change(change, keep_admin=not is_admin):
+            raise _unknown()
+
+    async def _change(self, change: Executable, *, keep_admin: bool) -> int:
+        """Change accounts, and give how many; with `keep_admin` all is as it was where no administrator would be left."""
+        admins = select(users.c.id).where(users.c.is_admin)
 
         async def work(connection: AsyncConnection) -> int:
-            # Locked, so that of two administrators who do this to each other at once one stays.
-            if not is_admin and not (await connection.execute(others.with_for_update())).all():
+            if keep_admin:
+                # Of two administrators who do this to each other at once one stays: PostgreSQL has the second wait here
+                # for the first, SQLite at the change itself. What is left is looked at after that.
+                await connection.execute(admins.order_by(users.c.id).with_for_update())
+            changed = (await connection.execute(change)).rowcount
+            if keep_admin and not (await connection.execute(admins.where(~users.c.disabled))).all():
                 raise LastAdmin("This is the last administrator: make another user one first.")
-            return (await connection.execute(change)).rowcount
+            return changed
 
-        if not is_id(user_id) or not await self._started().run(work):
-            raise _unknown()
+        return await self._started().run(work)
 
     async def search(self, text: str = "", *, after: str | None = None, limit: int = 50) -> Sequence[User]:
         """Give users of whose username or name this is a part, in whatever case, in the order of their folded usernames.

@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from coatcheck.accounts.accounts import Accounts
-from coatcheck.accounts.tables import recovery_codes
+from coatcheck.accounts.tables import recovery_codes, users
 from coatcheck.accounts.user import User
 from coatcheck.clock import Clock, SystemClock
 from coatcheck.ids import encode
@@ -61,9 +61,11 @@ class RecoveryCodes:
         plain = code.lower().replace("-", "").replace(" ", "").translate(_ALIKE)
         owner = _NOBODY if user is None or user.disabled else user.id
         right = (recovery_codes.c.user_id == owner) & (recovery_codes.c.hash == _hash(owner, plain))
+        # As the account is now: it may have been disabled since it was looked up.
+        enabled = select(users.c.id).where(users.c.id == owner, ~users.c.disabled).exists()
 
         async def work(connection: AsyncConnection) -> int:
-            return (await connection.execute(delete(recovery_codes).where(right))).rowcount
+            return (await connection.execute(delete(recovery_codes).where(right, enabled))).rowcount
 
         return await self._accounts.database.run(work) == 1
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -201,3 +202,34 @@ async def test_rotating_the_keys_announces_a_new_one_and_shows_nothing_private(t
         assert before[0]["kid"] == after[0]["kid"]
         assert set(after[0]) == {"kid", "algorithm", "state", "signs_from", "signs_until", "verifies_until"}
         assert (await admin.get("/v1/admin/log")).json()["events"][0]["kind"] == "keys_rotated"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"disabled": True}, {"disabled": True}),
+        ({"admin": False}, {"admin": False}),
+        ({"disabled": True}, {"admin": False}),
+    ],
+)
+async def test_of_two_administrators_who_turn_on_each_other_one_stays(tmp_path: Path, one: Any, other: Any) -> None:
+    async with House(tmp_path) as house:
+        first, second = await admin_of(house, "first"), await admin_of(house, "second")
+        ids = [await user_id(first), await user_id(second)]
+        answers = await asyncio.gather(
+            first.patch(f"/v1/admin/users/{ids[1]}", json=one), second.patch(f"/v1/admin/users/{ids[0]}", json=other)
+        )
+        assert sorted(each.status_code for each in answers)[0] == 200
+        users = [await house.accounts.get(each) for each in ids]
+        assert len([each for each in users if each is not None and each.is_admin and not each.disabled]) == 1
+
+
+async def test_ending_a_visitors_session_is_written_down_too(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        admin = await admin_of(house)
+        visitor = await house.sessions.load(None)
+        visitor["cart"] = ["hat"]
+        await visitor.save()
+        assert (await admin.delete(f"/v1/admin/sessions/{visitor.id}")).status_code == 204
+        (entry,) = (await admin.get("/v1/admin/log")).json()["events"]
+        assert (entry["kind"], entry["session"]) == ("session_ended_by_admin", visitor.id)

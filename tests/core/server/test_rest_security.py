@@ -286,6 +286,25 @@ async def test_new_codes_make_the_old_ones_worthless_and_nobody_elses_are_taken(
         assert (await recover(other, his, "bob")).status_code == 200
 
 
+async def test_a_user_who_is_disabled_while_a_code_is_being_checked_does_not_get_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with House(tmp_path) as house:
+        client = await house.log_in("ada")
+        code = (await client.post("/v1/recovery-codes")).json()["codes"][0]
+        user = (await client.get("/v1/me")).json()["id"]
+        epoch = house.sessions.epoch
+
+        async def disabled_first(user_id: str) -> int:
+            await house.accounts.set_disabled(user, True)
+            await house.sessions.end_user(user, reason="disabled")
+            return await epoch(user_id)
+
+        monkeypatch.setattr(house.sessions, "epoch", disabled_first)
+        assert (await recover(house.client(), code)).status_code == 401
+        assert await house.sessions.list_user(user) == []
+
+
 async def test_guesses_at_codes_and_passkeys_are_throttled_as_passwords_are(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
         client, other = await house.log_in("ada"), house.client()

@@ -40,7 +40,7 @@ async def change_user(
         await services.accounts.set_admin(user.id, is_admin)
         await _log(services, "made_admin" if is_admin else "admin_taken", admin, user)
     if disabled is not None and disabled != user.disabled:
-        await services.accounts.set_disabled(user.id, disabled)
+        await services.accounts.set_disabled(user.id, disabled, keep_admin=user.is_admin)
         await _log(services, "disabled" if disabled else "enabled", admin, user)
     if disabled:
         try:
@@ -60,8 +60,10 @@ async def end_one(services: Services, admin: User, session_id: str) -> None:
     record = await services.sessions.fresh(session_id)
     if record is None or not await services.sessions.end(session_id, REASON):
         raise ProblemError(404, "There is no session with this id.")
-    if record.user_id is not None:
-        user = await user_with(services, record.user_id)
+    user = None if record.user_id is None else await services.accounts.get(record.user_id)
+    if user is None:  # an anonymous visitor's, or of an account that is gone
+        await services.security.write("session_ended_by_admin", admin, as_admin=True, detail={"session": session_id})
+    else:
         await _log(services, "session_ended_by_admin", admin, user, session=session_id)
 
 

@@ -7,7 +7,7 @@ ARGS ?=
 SECONDS ?= 600
 
 .PHONY: help setup serve test test-core test-stores test-transports test-browser test-faults test-slow test-matrix soak
-.PHONY: coverage
+.PHONY: coverage bench-check bench-full
 .PHONY: check bench screenshots format proto lock clean
 
 help: ## list the targets
@@ -58,6 +58,12 @@ bench: setup ## measure it beside what people use today
 screenshots: setup ## pictures of each view of the page, into .reports/screenshots; the README's three with ARGS=--readme
 	@scripts/need-debian chromium=chromium 'fonts-liberation=/usr/share/fonts/truetype/liberation*' 'fonts-vlgothic=/usr/share/fonts/truetype/vlgothic'
 	@$(PYTHON) scripts/screenshots.py $(ARGS)
+
+bench-check: setup ## the same, and fail where a target is missed
+	@$(PYTHON) -m bench --check $(ARGS)
+
+bench-full: setup ## with ten million stored sessions; takes an hour
+	@$(PYTHON) -m bench --full $(ARGS)
 
 format: setup ## format the code and mend what can be mended by itself
 	@.venv/bin/ruff check --fix-only --quiet . && .venv/bin/ruff format .

@@ -106,7 +106,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", "/docs"): Row(200, 200, 200, 200, 200),
     ("GET", "/"): Row(200, 200, 200, 200, 200),
     ("GET", "/assets/{digest}/{name}"): Row(404, 404, 404, 404, 404),
-    # The page of forms: what is no form is 415; what one may by a form is in tests/browser/test_without_javascript.
+    # The page of forms: what is no form is 415; what one may by a form is in tests/slow/browser/test_without_javascript.
     ("GET", "/page"): Row(200, 200, 200, 200, 200),
     ("POST", "/page/login"): Row(415, 415, 415, 415, 415, LOGIN),
     ("POST", "/page/logout"): Row(303, 303, 303, 303, 303),

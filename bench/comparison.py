@@ -70,7 +70,9 @@ def compare(*, rounds: int, seed: int, tell: Callable[[str], None]) -> dict[str,
             postgres.close()
 
 
-def summarise(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+def summarise(
+    found: Mapping[str, Any], targets: Sequence[tuple[str, str, str, float]] = TARGETS
+) -> list[dict[str, Any]]:
     """Give, item by item, what each contender costs over its bare application, and as a multiple of Coatcheck's on SQLite."""
     summary: list[dict[str, Any]] = []
     for item, samples in found["samples"].items():
@@ -100,7 +102,7 @@ def summarise(found: Mapping[str, Any]) -> list[dict[str, Any]]:
                     )
                 )._asdict(),
             }
-            for of, one, other, share in TARGETS
+            for of, one, other, share in targets
             if of == item
         ]
         summary.append(

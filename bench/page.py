@@ -9,7 +9,7 @@ from typing import Any
 
 from bench import comparison, report, stores, websockets
 
-__all__ = ["block", "markdown", "write"]
+__all__ = ["html_page", "markdown", "write"]
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #14201b; --soft: #56635d; --line: #dde3e0; --ground: #f7f9f8; --ours: #0e6a50; --theirs: #9aa8a1; }
@@ -46,27 +46,16 @@ def markdown(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def block(results: Mapping[str, Any]) -> str:
-    """Give the table that the README quotes."""
-    rows = {item["item"]: item["contenders"] for item in results["comparison"]["items"]}
-    read = rows["logged-in read of two keys"]
-    lines = ["| a warm logged-in request that reads two keys | µs over the bare application |", "|---|---:|"]
-    for name, entry in sorted(read.items(), key=lambda row: row[1].get("microseconds_over_bare", {}).get("median", 0)):
-        if "microseconds_over_bare" in entry:
-            shown = f"**{name}**" if name.startswith("Coatcheck") else name
-            lines.append(f"| {shown} | {entry['microseconds_over_bare']['median']:,.1f} |")
-    return "\n".join(lines)
-
-
 def write(directory: Path, results: Mapping[str, Any]) -> None:
     """Write `REPORT.md`, `report.html` and `results.json`."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "REPORT.md").write_text(markdown(results) + "\n")
-    (directory / "report.html").write_text(_html(results))
+    (directory / "report.html").write_text(html_page(results))
     (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
-def _html(results: Mapping[str, Any]) -> str:
+def html_page(results: Mapping[str, Any]) -> str:
+    """Give the report as one file that needs nothing else."""
     about = "".join(
         f"<dt>{html.escape(name)}</dt><dd>{html.escape(str(value))}</dd>" for name, value in results["about"].items()
     )

@@ -610,11 +610,12 @@ class Sessions:
             unseen_since=unseen_since,
         )
         if feed is not None:
-            for session_id in session_ids:
-                if session_id not in ended:
-                    # It was ended elsewhere or has moved on, and the feed may not have told yet.
-                    self.cache.forget(session_id)
-                    self._doubt([session_id] if self.connections.of(session_id) else [])
+            # What this call did not end was ended elsewhere or has moved on, and the feed may not have told yet.
+            others = set(session_ids).difference(ended)
+            for session_id in others:
+                self.cache.forget(session_id)
+            if doubtful := [session_id for session_id in others if self.connections.of(session_id)]:
+                self._doubt(doubtful)
             await self._ended(feed, ended, reason)
         return ended
 

@@ -149,7 +149,11 @@ def test_a_worker_that_dies_takes_nothing_with_it(tmp_path: Path) -> None:
                     while client.post("/v1/logout", headers=headers).status_code == 503:
                         time.sleep(0.02)
                     ended = time.monotonic()
-                took = other.when("refused", tokens["access_token"]) - ended
+                other.waits_until("refused", tokens["access_token"])
+                found, at = other.answer()
+                # With the worker its window may have gone; then the feed begins anew, and what is older is refused unseen.
+                assert found == "refused" or "a new one will do" in found
+                took = at - ended
                 print(f"\nlogout answered by the other worker → refused elsewhere: {took * 1e3:.1f} ms")
                 assert took < 5.0  # and while the feed is lost, nobody is let in
     finally:

@@ -35,8 +35,8 @@ async def main(issuer: str, ca: str, audience: str, service_id: str, secret: str
                     state = "refused" if "ended" in str(error) else str(error)
                 except IssuerUnavailable as error:
                     state = str(error)
-                if "a new one will do" in state and wanted["until"] == "good":
-                    break  # it would not come true
+                if "a new one will do" in state:
+                    break  # this token is refused for good
                 await asyncio.sleep(0.001)
             print(json.dumps({"state": state, "at": time.monotonic()}), flush=True)
 

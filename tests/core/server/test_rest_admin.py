@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from coatcheck import StoreUnavailable
 from coatcheck.server.rest.security import RECENT
 from tests.core.server.house import PASSWORD, House, session_id
 
@@ -93,6 +94,27 @@ async def test_disabling_ends_everything_and_keeps_the_user_out_and_is_written_d
         assert ended == ["disabled by operator"] * 2
         log = (await admin.get("/v1/admin/log")).json()["events"]
         assert [(each["kind"], each["detail"]["username"]) for each in log] == [("enabled", "ada"), ("disabled", "ada")]
+
+
+async def test_a_user_whose_sessions_could_not_be_asked_is_disabled_and_the_next_try_ends_them_and_is_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with House(tmp_path) as house:
+        admin, ada = await admin_of(house), await house.log_in("ada")
+        who = await user_id(ada)
+
+        async def away(*_: object, **__: object) -> list[str]:
+            raise StoreUnavailable("away")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(house.sessions, "end_user", away)
+            answer = await admin.patch(f"/v1/admin/users/{who}", json={"disabled": True})
+        assert answer.status_code == 503
+        assert "retry-after" in answer.headers
+        assert len(await house.sessions.list_user(who)) == 1
+        assert (await admin.patch(f"/v1/admin/users/{who}", json={"disabled": True})).status_code == 200
+        assert await house.sessions.list_user(who) == []
+        assert [each["kind"] for each in (await admin.get("/v1/admin/log")).json()["events"]] == ["disabled"]
 
 
 async def test_a_login_that_is_under_way_when_its_user_is_disabled_gets_nowhere(tmp_path: Path) -> None:

@@ -365,6 +365,24 @@ async def test_what_happened_is_listed_newest_first_and_in_pages(tmp_path: Path)
         assert [each["kind"] for each in (await other.get("/v1/activity")).json()["events"]] == ["created"]
 
 
+async def test_what_was_answered_is_written_down_already(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        client, other = await house.log_in("ada"), await house.log_in("ada")
+        await house.activity.flush()
+
+        async def newest() -> str:
+            # No flush: whoever asks another worker next must find it.
+            return str((await client.get("/v1/activity", params={"limit": 1})).json()["events"][0]["kind"])
+
+        house.clock.advance(1)
+        there = await session_id(other)
+        assert (await client.patch(f"/v1/sessions/{there}", json={"name": "phone"})).status_code == 200
+        assert await newest() == "renamed"
+        house.clock.advance(1)
+        assert (await client.delete(f"/v1/sessions/{there}")).status_code == 204
+        assert await newest() == "ended"
+
+
 async def test_passkeys_work_for_clients_with_tokens(tmp_path: Path) -> None:
     async with House(tmp_path) as house, house.client() as client:
         await house.register("ada")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import in_process, report, rounds, statistics, tokens
+from bench import comparison, in_process, page, report, rounds, statistics, tokens
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -151,3 +151,34 @@ def test_a_quick_run_prints_a_table_and_writes_json(tmp_path: Path) -> None:
         for contender in item["contenders"].values():
             assert contender["microseconds_over_bare"]["median"] > 0
     assert "Python" in found["about"]["python"]
+
+
+def test_the_committed_report_is_what_its_figures_make_and_the_readme_quotes_it() -> None:
+    folder = ROOT / "bench" / "results"
+    results = json.loads((folder / "results.json").read_text())
+    assert (folder / "REPORT.md").read_text() == page.markdown(results) + "\n"
+    assert (folder / "report.html").read_text() == page.html_page(results)
+    (read,) = [item for item in results["items"] if item["item"] == "logged-in read of two keys"]
+    ours, theirs = read["contenders"][in_process.SQLITE], read["contenders"][in_process.STARLETTE]
+    readme = (ROOT / "README.md").read_text()
+    over = [entry["microseconds_over_bare"]["median"] for entry in (ours, theirs)]
+    assert f"| {over[0]:.1f} µs | {over[1]:.1f} µs |" in readme
+    share = ours["share"]
+    assert f"{share['median']:.2f} of the cost of" in readme
+    assert f"(95 % interval {share['low']:.3f} to {share['high']:.3f})" in readme
+
+
+def test_a_share_over_its_target_is_a_miss_and_one_below_is_none() -> None:
+    bares = {"bare": None, "Coatcheck, SQLite": "bare", "Coatcheck, Redis": "bare", "starsessions, Redis": "bare"}
+    samples = {"bare": [1.0] * 40, "Coatcheck, SQLite": [3.0] * 40, "Coatcheck, Redis": [3.0] * 40}
+
+    def missed(theirs: float) -> list[str]:
+        read = {**samples, "starsessions, Redis": [theirs] * 40}
+        found = {"bares": bares, "samples": {comparison.READ: read}}
+        judged = comparison.summarise(
+            found, targets=((comparison.READ, "Coatcheck, Redis", "starsessions, Redis", 1 / 30),)
+        )
+        return comparison.misses(judged)
+
+    assert missed(1 + 61.0) == []
+    assert len(missed(1 + 59.0)) == 1

@@ -36,23 +36,28 @@ async def change_user(
     user = await user_with(services, user_id)
     if user.id == admin.id and (disabled or is_admin is False):
         raise ProblemError(409, "You cannot do this to yourself: another administrator can.")
-    if is_admin is not None and is_admin != user.is_admin:
+    # Written down whether or not it was so before: what failed halfway is asked for again, and is in the log then.
+    if is_admin is not None:
         await services.accounts.set_admin(user.id, is_admin)
         await _log(services, "made_admin" if is_admin else "admin_taken", admin, user)
-    if disabled is not None and disabled != user.disabled:
+    if disabled is not None:
         await services.accounts.set_disabled(user.id, disabled, keep_admin=user.is_admin)
+        if disabled:
+            await _end_disabled(services, user)
         await _log(services, "disabled" if disabled else "enabled", admin, user)
-    if disabled:
-        try:
-            # After the change: a login under way has read the epoch that ends here.
-            await services.sessions.end_user(user.id, reason=DISABLED)
-        except StoreUnavailable as error:
-            raise ProblemError(
-                503,
-                "The account is disabled, but its sessions cannot be asked right now and may still live: try again.",
-                headers={"retry-after": str(error.retry_after)},
-            ) from None
     return await user_with(services, user_id)
+
+
+async def _end_disabled(services: Services, user: User) -> None:
+    try:
+        # After the change: a login under way has read the epoch that ends here.
+        await services.sessions.end_user(user.id, reason=DISABLED)
+    except StoreUnavailable as error:
+        raise ProblemError(
+            503,
+            "The account is disabled, but its sessions cannot be asked right now and may still live: try again.",
+            headers={"retry-after": str(error.retry_after)},
+        ) from None
 
 
 async def end_one(services: Services, admin: User, session_id: str) -> None:

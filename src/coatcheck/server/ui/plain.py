@@ -106,7 +106,9 @@ def plain_routes(policy: str, assets: str) -> list[BaseRoute]:
                 raise
             t = _words(request)
             wrong = _problem(t("Username and password do not match."))
-            return page(request, "Log in", wrong + _login(t, fields.get("username", "")), 401)
+            refused = page(request, "Log in", wrong + _login(t, fields.get("username", "")), 401)
+            refused.headers["www-authenticate"] = "Bearer"  # RFC 9110, section 15.5.2; browsers ask nobody for it
+            return refused
         return answer
 
     async def log_out(request: Request) -> Response:

@@ -30,8 +30,9 @@ BROWSER = [
 ]
 _numbers = itertools.count(1)
 
-Call = Callable[[str, list[tuple[bytes, bytes]]], Awaitable[tuple[int, bytes | None]]]
-"""A path and the headers of a credential to the status and what Set-Cookie said."""
+Headers = list[tuple[bytes, bytes]]
+Call = Callable[[str, Headers], Awaitable[tuple[int, Headers]]]
+"""A path and the headers of a credential to the status and the headers of the answer."""
 
 
 class Contender(NamedTuple):
@@ -65,7 +66,7 @@ async def contenders(directory: Path, redis: str, postgres: str) -> AsyncIterato
 def asgi(app: Callable[..., Awaitable[Any]]) -> Call:
     """An ASGI application, called in process."""
 
-    async def call(path: str, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes | None]:
+    async def call(path: str, headers: Headers) -> tuple[int, Headers]:
         sent: list[MutableMapping[str, Any]] = []
         asked = False
 
@@ -96,8 +97,7 @@ def asgi(app: Callable[..., Awaitable[Any]]) -> Call:
         }
         await app(scope, receive, send)
         start = sent[0]
-        cookie = next((value for name, value in start["headers"] if name.lower() == b"set-cookie"), None)
-        return start["status"], cookie
+        return start["status"], start["headers"]
 
     return call
 
@@ -105,7 +105,7 @@ def asgi(app: Callable[..., Awaitable[Any]]) -> Call:
 def wsgi(app: Callable[..., Any]) -> Call:
     """A WSGI application, called in process, without a thread of its own."""
 
-    async def call(path: str, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes | None]:
+    async def call(path: str, headers: Headers) -> tuple[int, Headers]:
         told: list[Any] = []
         environ: dict[str, Any] = {
             "REQUEST_METHOD": "GET",
@@ -134,8 +134,7 @@ def wsgi(app: Callable[..., Any]) -> Call:
         b"".join(body)
         if hasattr(body, "close"):
             body.close()
-        cookie = next((value.encode() for name, value in told[1] if name.lower() == "set-cookie"), None)
-        return int(told[0].split()[0]), cookie
+        return int(told[0].split()[0]), told[1]
 
     return call
 

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from bench.peers.contenders import Contender, contenders
 from bench.rounds import measure
@@ -38,15 +39,24 @@ PACKAGES = (
 )
 
 
+def cookie_in(headers: Any) -> list[tuple[bytes, bytes]]:
+    """What a client sends next, by what an answer's Set-Cookie said; for ASGI's headers and WSGI's."""
+    for name, value in headers:
+        if name.lower() in (b"set-cookie", "set-cookie"):
+            line = value if isinstance(value, bytes) else value.encode()
+            return [(b"cookie", line.partition(b";")[0])]
+    return []
+
+
 async def cookie_of(contender: Contender) -> list[tuple[bytes, bytes]]:
     """Log in, and give the headers of the credential; raises RuntimeError where it is worth nothing."""
     if contender.bearer is not None:
         headers = [(b"authorization", b"Bearer " + contender.bearer.encode())]
     else:
-        _, set_cookie = await contender.call("/login", [])
-        if set_cookie is None:
+        _, answered = await contender.call("/login", [])
+        headers = cookie_in(answered)
+        if not headers:
             raise RuntimeError(f"{contender.name}: a login set no cookie")
-        headers = [(b"cookie", set_cookie.partition(b";")[0])]
     status, _ = await contender.call("/read", headers)
     if status != 200:
         raise RuntimeError(f"{contender.name}: the session is worth nothing, {status}")
@@ -60,9 +70,8 @@ def block(contender: Contender, paths: str, headers: list[tuple[bytes, bytes]]) 
 
         async def both(size: int) -> None:
             for _ in range(size):
-                _, cookie = await call("/login", [])
-                sent = [] if cookie is None else [(b"cookie", cookie.partition(b";")[0])]
-                await call("/logout", sent)
+                _, answered = await call("/login", [])
+                await call("/logout", cookie_in(answered))
 
         return both
     sent = [] if paths in ("/anonymous", "/login") else headers

@@ -106,6 +106,7 @@ class Credentials:
         self.public_origins: frozenset[bytes] = normalise_origins(public_origins)
         self._name = policy.name.encode("ascii")
         self._needle = self._name + b"="
+        self._alone = len(self._needle) + TOKEN_LENGTH
 
     def examine(self, scope: MutableMapping[str, Any]) -> bytes | str | Ticket | Refusal | None:
         """Give what an ASGI scope (`http` or `websocket`) carries.
@@ -113,40 +114,43 @@ class Credentials:
         That is a session token (bytes), a bearer token (str) or ticket not looked at yet, nothing, or a refusal. What a
         handshake's subprotocols hold of ours is taken out of the scope; `coatcheck.echo` in it then says that ours was offered.
         """
-        offered = None if scope["type"] == "http" else _take_offered(scope)
+        if scope["type"] != "http":
+            return self._examine_handshake(scope)
+        headers = scope["headers"]
+        if self._bearer:
+            bearer = _bearer_of(headers)
+            if bearer is not None:
+                return bearer
+        cookie: bytes | None = None
+        if scope["method"] in SAFE_METHODS:
+            for name, value in headers:
+                if name == b"cookie":
+                    cookie = value if cookie is None else cookie + b"; " + value
+        else:
+            cookie, origin, site = _said_by_browsers(headers)
+            if is_cross_site(site, origin, self.public_origins):
+                return _CROSS_SITE
+        return None if cookie is None else self.token(cookie)
+
+    def _examine_handshake(self, scope: MutableMapping[str, Any]) -> bytes | str | Ticket | Refusal | None:
+        offered = _take_offered(scope)
         if self._bearer:
             bearer = _bearer_of(scope["headers"])
             if bearer is not None:
                 return bearer if offered is None else _TWO_OFFERED
-        cookie: bytes | None = None
-        if scope["type"] == "http" and scope["method"] in SAFE_METHODS:
-            for name, value in scope["headers"]:
-                if name == b"cookie":
-                    cookie = value if cookie is None else cookie + b"; " + value
-        else:
-            origin: bytes | None = None
-            site: bytes | None = None
-            for name, value in scope["headers"]:
-                if name == b"cookie":
-                    cookie = value if cookie is None else cookie + b"; " + value
-                elif name == b"origin":
-                    # Two of them agree with nothing.
-                    origin = value if origin is None else b"null"
-                elif name == b"sec-fetch-site":
-                    site = value if site is None else b"cross-site"
-            if scope["type"] == "websocket":
-                # Browsers send no Sec-Fetch-Site here, and only they send Origin.
-                if is_foreign_origin(origin, self.public_origins):
-                    return _CROSS_SITE
-                if offered is not None:
-                    return BAD_TOKEN if isinstance(offered, str) and not self._bearer else offered
-            elif is_cross_site(site, origin, self.public_origins):
-                return _CROSS_SITE
+        cookie, origin, _ = _said_by_browsers(scope["headers"])
+        # Browsers send no Sec-Fetch-Site here, and only they send Origin.
+        if is_foreign_origin(origin, self.public_origins):
+            return _CROSS_SITE
+        if offered is not None:
+            return BAD_TOKEN if isinstance(offered, str) and not self._bearer else offered
         return None if cookie is None else self.token(cookie)
 
     def token(self, cookie: bytes) -> bytes | None:
         """Give the token in a Cookie header; None where there is none of ours, or more than one."""
         needle = self._needle
+        if len(cookie) == self._alone and cookie.startswith(needle):
+            return cookie[-TOKEN_LENGTH:]
         start = cookie.find(needle)
         if start < 0:
             return None
@@ -161,6 +165,19 @@ class Credentials:
         return find_cookie(cookie, self._name)
 
 
+def _said_by_browsers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | None, bytes | None]:
+    """Give Cookie, Origin and Sec-Fetch-Site. Two origins agree with nothing, and two sites say the worst."""
+    cookie = origin = site = None
+    for name, value in headers:
+        if name == b"cookie":
+            cookie = value if cookie is None else cookie + b"; " + value
+        elif name == b"origin":
+            origin = value if origin is None else b"null"
+        elif name == b"sec-fetch-site":
+            site = value if site is None else b"cross-site"
+    return cookie, origin, site
+
+
 def _bearer_of(headers: Iterable[tuple[bytes, bytes]]) -> str | Refusal | None:
     """Give the bearer token in the Authorization header; None where there is no such header, or another scheme's."""
     found: bytes | None = None
@@ -169,7 +186,7 @@ def _bearer_of(headers: Iterable[tuple[bytes, bytes]]) -> str | Refusal | None:
             if found is not None:
                 return _TWO_CREDENTIALS
             found = value
-    if found is None or found[:7].lower() != b"bearer ":
+    if found is None or not (found.startswith(b"Bearer ") or found[:7].lower() == b"bearer "):
         return None
     return found[7:].strip(b" ").decode("latin-1")
 
@@ -215,13 +232,13 @@ class Authenticator:
 
     def cached(self, credential: bytes | str | Ticket) -> Session | None:
         """Give the session from this node's copies, or None: then `load` must ask. Never waits."""
-        if credential.__class__ is bytes:
-            return self._sessions.load_cached(credential)  # pyright: ignore[reportArgumentType]
-        if credential.__class__ is Ticket:
+        if isinstance(credential, bytes):
+            return self._sessions.load_cached(credential)
+        if not isinstance(credential, str):
             return None
         assert self._tokens is not None
         try:
-            claims = self._tokens.verify(credential)  # pyright: ignore[reportArgumentType]
+            claims = self._tokens.verify(credential)
         except TokenRefused:
             return None
         return self._sessions.load_bearer_cached(claims.sid, claims.gen, claims.sub)

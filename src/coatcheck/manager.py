@@ -13,7 +13,7 @@ from typing import Self
 
 import msgspec
 
-from coatcheck.cache import NearCache
+from coatcheck.cache import Entry, NearCache
 from coatcheck.clock import Clock, SystemClock
 from coatcheck.connections import RESTART, UNCONFIRMED, LiveConnection, LiveConnections
 from coatcheck.errors import SessionsNotStarted, StoreUnavailable, TokenRefused, UsageError, WrongEventLoop
@@ -269,26 +269,34 @@ class Sessions:
 
     # ---- from a token to a session
 
-    def load_cached(self, token: bytes) -> Session | None:
-        """Give the session of a token from this node's copies, or None: then `load` must ask. Never waits.
-
-        This is the way of every warm request: a digest, a look-up, a comparison.
-        """
+    def _copy(self, session_id: str) -> Entry | None:
+        """Give this node's copy, once everything that the feed has is taken in; None where there is none to be believed."""
         feed = self._feed
         if feed is None:
             return None
         if feed.behind():
             feed.poll()
+        cache = self.cache
+        entry = cache.entries.get(session_id)
+        if entry is not None:
+            if self.clock.monotonic() >= cache.lease_until:
+                feed.poll()
+                return cache.get(session_id)
+            # `cache.get` without the call, in every warm request.
+            entry.used = True
+            cache.hits += 1
+        return entry
+
+    def load_cached(self, token: bytes) -> Session | None:
+        """Give the session of a token from this node's copies, or None: then `load` must ask. Never waits.
+
+        This is the way of every warm request: a digest, a look-up, a comparison.
+        """
         # No look at the token's form here: whatever finds a copy and has its secret's hash is that session's token.
         session_id = token[:ID_LENGTH].decode("latin-1")
-        entry = self.cache.get(session_id)
+        entry = self._copy(session_id)
         if entry is None:
-            if self.clock.monotonic() < self.cache.lease_until:
-                return None
-            feed.poll()
-            entry = self.cache.get(session_id)
-            if entry is None:
-                return None
+            return None
         record = entry.record
         now = self.clock.time()
         if (
@@ -338,12 +346,7 @@ class Sessions:
 
     def load_bearer_cached(self, session_id: str, generation: int, user_id: str) -> Session | None:
         """Give the session of a verified access token from this node's copies, or None: then `load_bearer` must ask."""
-        feed = self._feed
-        if feed is None:
-            return None
-        if feed.behind() or self.clock.monotonic() >= self.cache.lease_until:
-            feed.poll()
-        entry = self.cache.get(session_id)
+        entry = self._copy(session_id)
         if entry is None:
             return None
         record = entry.record

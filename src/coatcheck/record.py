@@ -203,8 +203,9 @@ def decode_record(data: bytes, *, id: str, version: int, last_seen_at: float) ->
         epoch=stored.e,
         authenticated_at=stored.a,
         remember=stored.r,
-        values=stored.v,
-        system=stored.s,
-        about=stored.b,
+        # An empty dict takes 64 bytes, and there are as many records as a cache may hold.
+        values=stored.v or _EMPTY,
+        system=stored.s or _EMPTY,
+        about=stored.b or _NO_TEXT,
         replaced=tuple(stored.o),
     )

@@ -83,13 +83,13 @@ class Session(SessionValues):
     __slots__ = (
         "_keeper",
         "_over",
-        "_record",
         "_remember",
         "_silent",
         "_token",
         "by_bearer",
         "cookie_change",
         "loop",
+        "record",
     )
 
     def __init__(
@@ -100,7 +100,8 @@ class Session(SessionValues):
         self._held = self._deleted = self._typed = self._lent = self._base = None
         self.used: bool = False
         self._keeper = keeper
-        self._record = record
+        self.record: SessionRecord | None = record
+        """The record as this request last saw it; None for a visitor of whom nothing is stored."""
         self._token = token
         self.by_bearer: bool = False
         """Whether an access token brought the request: then no cookie is ever set or deleted in its response."""
@@ -118,60 +119,60 @@ class Session(SessionValues):
     def id(self) -> str | None:
         """The public id; None for a visitor of whom nothing is stored."""
         self.used = True
-        return None if self._record is None else self._record.id
+        return None if self.record is None else self.record.id
 
     @property
     def user_id(self) -> str | None:
         """Whose session it is; None before login."""
         self.used = True
-        return None if self._record is None else self._record.user_id
+        return None if self.record is None else self.record.user_id
 
     @property
     def is_authenticated(self) -> bool:
         """Whether somebody is logged in."""
         self.used = True
-        return self._record is not None and self._record.user_id is not None
+        return self.record is not None and self.record.user_id is not None
 
     @property
     def is_new(self) -> bool:
         """Whether nothing is stored of this visitor yet."""
         self.used = True
-        return self._record is None
+        return self.record is None
 
     @property
     def created_at(self) -> float | None:
         """Seconds since 1970; None before anything is stored."""
         self.used = True
-        return None if self._record is None else self._record.created_at
+        return None if self.record is None else self.record.created_at
 
     @property
     def authenticated_at(self) -> float | None:
         """When the user last proved who they are, in seconds since 1970."""
         self.used = True
-        return None if self._record is None else self._record.authenticated_at
+        return None if self.record is None else self.record.authenticated_at
 
     @property
     def last_seen_at(self) -> float | None:
         """When this node or the store last heard of the session, before this request; seconds since 1970."""
         self.used = True
-        return None if self._record is None else self._record.last_seen_at
+        return None if self.record is None else self.record.last_seen_at
 
     @property
     def expires_at(self) -> float | None:
         """When the session ends whatever happens, in seconds since 1970."""
         self.used = True
-        return None if self._record is None else self._record.expires_at
+        return None if self.record is None else self.record.expires_at
 
     @property
     def about(self) -> Mapping[str, str]:
         """What was seen of the client at login (user agent, address, …)."""
         self.used = True
-        return _NO_TEXT if self._record is None else self._record.about
+        return _NO_TEXT if self.record is None else self.record.about
 
     @property
     def generation(self) -> int:
         """How often the secret was replaced, counted from 1; 0 before anything is stored."""
-        return 0 if self._record is None else self._record.generation
+        return 0 if self.record is None else self.record.generation
 
     def is_fresh(self, within: float) -> bool:
         """Tell whether the user proved who they are within the last `within` seconds."""
@@ -208,7 +209,7 @@ class Session(SessionValues):
             raise UsageError("log_in needs the id of a user: an empty one belongs to nobody")
         if epoch is None:
             epoch = await self._keeper.epoch(user_id)
-        record = None if self._over else self._record
+        record = None if self._over else self.record
         now = self._keeper.clock.time()
         secret, secret_hash = self._keeper.new_secret()
         if record is None and (self._over or self._silent):
@@ -315,7 +316,7 @@ class Session(SessionValues):
         found = await self._keeper.fresh(record.id)
         if found is None or found.generation != record.generation:
             raise self._lost()
-        self._record = found
+        self.record = found
         self.rebase(found.values)
 
     async def modify(self, key: "str | Key[T]", function: Callable[[Any], Any]) -> Any:
@@ -328,7 +329,7 @@ class Session(SessionValues):
         name = key.name if isinstance(key, Key) else key
         if self._over:
             raise self._lost()
-        if self._record is None:
+        if self.record is None:
             await self._store(even_if_empty=True)
         record = self._live("modify")
         changed, mine = self.pending(name)
@@ -353,7 +354,7 @@ class Session(SessionValues):
             else:
                 merged = await self._keeper.apply(record, Changes(set={name: encoded}), expect_version=current.version)
             if merged is not None:
-                self._record = merged
+                self.record = merged
                 self.take(name, new, merged.values)
                 return new
             current = await self._keeper.fresh(record.id)
@@ -370,11 +371,6 @@ class Session(SessionValues):
 
     # ---- what the middleware asks
 
-    @property
-    def record(self) -> SessionRecord | None:
-        """The record as this request last saw it; None for a visitor of whom nothing is stored."""
-        return self._record
-
     def needs_commit(self) -> bool:
         """Tell whether there is something to store. Raises TypeError for a value that cannot be."""
         if not (self._held or self._deleted or self._lent) and self._remember is None:  # touched(), without the call
@@ -390,7 +386,7 @@ class Session(SessionValues):
         Changes to a session that is over or has moved on are dropped: that is no error. With `cookie` false the
         response has left already and can carry no new cookie: then no new session is made.
         """
-        if self._over or (self._record is None and (self._silent or not cookie)):
+        if self._over or (self.record is None and (self._silent or not cookie)):
             return not self.touched()
         await self._store()
         return True
@@ -403,7 +399,7 @@ class Session(SessionValues):
     # ---- inside
 
     async def _store(self, *, even_if_empty: bool = False) -> None:
-        record = self._record
+        record = self.record
         if record is None:
             if self._silent:
                 raise self._lost()
@@ -421,7 +417,7 @@ class Session(SessionValues):
             self._over = True
             self.cookie_change = None
             return
-        self._record = merged
+        self.record = merged
         self._remember = None
         self.settle(merged.values, changed, deleted)
         if remember is not None and self._token is not None:
@@ -440,14 +436,14 @@ class Session(SessionValues):
             values=values,
         )
         await self._keeper.create(created)
-        self._record = created
+        self.record = created
         self._remember = None
         self._silent = False
         self.settle(values, values, frozenset())
         self._set_cookie(created, make_token(created.id, secret))
 
     def _adopt(self, record: SessionRecord, secret: str, written: Mapping[str, bytes], deleted: frozenset[str]) -> None:
-        self._record = record
+        self.record = record
         self._over = False
         self._silent = False
         self._remember = None
@@ -461,14 +457,14 @@ class Session(SessionValues):
 
     async def _end(self, reason: str) -> None:
         self.used = True
-        record = self._record
+        record = self.record
         self.rebase(_NO_VALUES)
         self._remember = None
         self._over = True
         if record is None:
             return
         mine = await self._keeper.end_record(record, reason)
-        self._record = None
+        self.record = None
         self._token = None
         # Whoever ended it otherwise has told the client, or another request has got a new secret: no word from here.
         self.cookie_change = CookieChange(None) if mine else None
@@ -478,15 +474,15 @@ class Session(SessionValues):
         self.used = True
         if self._over:
             raise self._lost()
-        if self._record is None:
+        if self.record is None:
             raise UsageError(
                 f"nothing is stored of this visitor yet, so there is nothing to {verb}: store something first"
             )
-        return self._record
+        return self.record
 
     def _lost(self) -> SessionEnded:
         self._over = True
-        if self._record is not None:
+        if self.record is not None:
             self.cookie_change = None  # of a session that this request has not ended itself, the client hears nothing
         return SessionEnded("the session has ended, or its secret has changed, since this request read it")
 
@@ -576,14 +572,7 @@ def session_of(request: object) -> Session:
     return session
 
 
-def enter(session: Session, *, on_loop: bool = True) -> "contextvars.Token[Session]":
-    """Make a session the current one; `leave` undoes it. For middleware and interceptors.
-
-    With `on_loop` false the request runs in a thread, and no loop of its own is looked for.
-    """
-    if on_loop:
-        session.loop = asyncio.get_running_loop()
-    return _current.set(session)
-
+enter: Callable[[Session], "contextvars.Token[Session]"] = _current.set
+"""Make a session the current one; `leave` undoes it. For middleware and interceptors, which set `loop` where there is one."""
 
 leave: Callable[["contextvars.Token[Session]"], None] = _current.reset

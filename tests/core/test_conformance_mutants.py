@@ -309,7 +309,7 @@ def sessions_that_make(session_type: type[Session]) -> type[Sessions]:
     class Mutated(Sessions):
         async def load(self, token: bytes | None) -> Session:
             loaded = await super().load(token)
-            return session_type(self, loaded._record, loaded._token, silent=loaded._silent)
+            return session_type(self, loaded.record, loaded._token, silent=loaded._silent)
 
     return Mutated
 

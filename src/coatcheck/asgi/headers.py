@@ -19,12 +19,12 @@ def session_headers(
     result = list(headers)
     change = None if session.by_bearer else session.cookie_change
     varies = caching = None
-    for index, (name, value) in enumerate(result):
-        lowered = name.lower()
-        if lowered == b"vary":
-            varies = value if varies is None else varies + b"," + value
-        elif lowered == b"cache-control":
-            caching = index
+    for header in result:
+        length = len(header[0])  # most names have another, and need not be made small to be told apart
+        if length == 4 and header[0].lower() == b"vary":
+            varies = header[1] if varies is None else varies + b"," + header[1]
+        elif length == 13 and header[0].lower() == b"cache-control":
+            caching = result.index(header)
     if varies is None or not {b"cookie", b"*"} & {part.strip().lower() for part in varies.split(b",")}:
         result.append((b"vary", vary))
     if caching is None:

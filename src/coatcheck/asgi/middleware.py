@@ -7,7 +7,8 @@ pays one look at its headers.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from asyncio import get_running_loop
+from collections.abc import Collection, Iterable
 
 from coatcheck.asgi._types import App, Message, Receive, Scope, Send
 from coatcheck.asgi.headers import clients_drop, session_headers
@@ -59,33 +60,32 @@ class SessionMiddleware:
         self._credentials = Credentials(self.cookie, public_origins, bearer=tokens is not None)
         self._authenticator = Authenticator(self.sessions, tokens)
         self._vary: bytes = b"Cookie" if tokens is None else b"Cookie, Authorization"
+        self.full: Collection[str] = self.sessions.connections.full
         self._max_message = max_message
         self._warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind == "lifespan":
-            await self._lifespan(scope, receive, send)
+        if kind != "http" and kind != "websocket":
+            await (self._lifespan if kind == "lifespan" else self.app)(scope, receive, send)
             return
-        if kind not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-            return
-        token = self._credentials.examine(scope)
-        if token.__class__ is Refusal:
-            await self._refuse(scope, receive, send, token)  # pyright: ignore[reportArgumentType]
-            return
+        carried = self._credentials.examine(scope)
         session: Session | None
-        if token is None:
+        if carried is None:
             session = Session(self.sessions)
         else:
-            session = self._authenticator.cached(token)  # pyright: ignore[reportArgumentType]
+            if carried.__class__ is bytes:
+                session = self.sessions.load_cached(carried)  # pyright: ignore[reportArgumentType]
+            else:
+                session = None if isinstance(carried, Refusal) else self._authenticator.cached(carried)
             if session is None:
-                found = await self._authenticator.load(token)  # pyright: ignore[reportArgumentType]
+                found = carried if isinstance(carried, Refusal) else await self._authenticator.load(carried)
                 if isinstance(found, Refusal):
                     await self._refuse(scope, receive, send, found)
                     return
                 session = found
         scope["session"] = session
+        session.loop = get_running_loop()
         current = enter(session)
         try:
             if kind == "websocket":
@@ -95,16 +95,18 @@ class SessionMiddleware:
             try:
                 await self.app(scope, response.receive, response.send)
             except BaseException as error:
-                response.returned()
+                if response.live is not None:
+                    response.live.returned()
                 session.discard()
                 if isinstance(error, StoreUnavailable | SessionRefused) and not response.started:
                     await response.fail(error)
                 elif not _is_answered(error, response):
                     raise
                 return
-            response.returned()
-            if response.ended:
-                response.was_cancelled_here()
+            if response.live is not None:
+                response.live.returned()
+                if response.ended:
+                    response.was_cancelled_here()
             if session.used and session.needs_commit():
                 await self.late(session)
         finally:

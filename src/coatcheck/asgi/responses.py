@@ -7,7 +7,7 @@ for the whole. A response with Content-Length runs to its end. Leaves cancelling
 
 import asyncio
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from typing import Any, Protocol
 
 from coatcheck.asgi._types import Message, Receive, Scope, Send
@@ -31,6 +31,11 @@ class Outlet(Protocol):
     @property
     def sessions(self) -> Sessions: ...
 
+    @property
+    def full(self) -> Collection[str]:
+        """The sessions and users that have as many live connections as they may."""
+        ...
+
     def headers(self, session: Session, headers: Any) -> list[tuple[bytes, bytes]]: ...
 
     def warn_if_dropped(self, session: Session, scope: Scope) -> None: ...
@@ -43,7 +48,6 @@ class Response:
         "_bounded",
         "_heard",
         "_hearing",
-        "_live",
         "_middleware",
         "_receive",
         "_replaced",
@@ -54,6 +58,7 @@ class Response:
         "_tail",
         "_task",
         "complete",
+        "live",
         "started",
     )
 
@@ -71,7 +76,8 @@ class Response:
         self._bounded = False  # whether the response says how long it is
         self._start_headers: Any = ()
         self._tail = b"\n\n"  # the last bytes of an event stream
-        self._live: Live | None = None
+        self.live: Live | None = None
+        """What watches it, once it is one that lives longer."""
         self.started: bool = False
         self.complete: bool = False
         """Whether a live response was given its end."""
@@ -81,23 +87,23 @@ class Response:
     def send(self, message: Message) -> Awaitable[None]:
         """Take what the application sends. Raises OSError once the response was ended with its session."""
         if message["type"] != "http.response.start":
-            if message.get("more_body", False) or self._live is not None:
+            if message.get("more_body", False) or self.live is not None:
                 return self._continue(message)
             return _nothing() if self._replaced else self._send(message)
         self._start_headers = message.get("headers", ())
         session = self._session
-        full = self._middleware.sessions.connections.full
+        full = self._middleware.full
         if full and session.record is not None and (session.record.id in full or session.record.user_id in full):
             # One too many: an event stream can still be told so in so many words.
             if _is_event_stream(self._start_headers):
                 session.discard()
                 return self.fail(TooManyConnections("too many connections are open"))
-        if not session.used:
-            self.started = True
-            return self._send(message)
-        if session.needs_commit() or session.cookie_change is not None:
-            return self._commit_and_send(message)
-        return self._start(message)
+        if session.used:
+            if session.needs_commit() or session.cookie_change is not None:
+                return self._commit_and_send(message)
+            message["headers"] = self._middleware.headers(session, self._start_headers)
+        self.started = True
+        return self._send(message)
 
     def _start(self, message: Message) -> Awaitable[None]:
         self.started = True
@@ -121,7 +127,7 @@ class Response:
         """A piece of a body that has others."""
         if self._replaced:
             return _nothing()
-        live = self._live
+        live = self.live
         if live is None or not live.counted:
             if self._bounded or self._session.record is None:
                 return self._send(message)
@@ -152,8 +158,8 @@ class Response:
             live.sent()
 
     def _live_or_new(self) -> Live:
-        if self._live is None:
-            self._live = Live(
+        if self.live is None:
+            self.live = Live(
                 self._middleware.sessions,
                 self._scope,
                 self._receive,
@@ -161,11 +167,11 @@ class Response:
                 task=self._task,
                 on_end=self._end,
             )
-        return self._live
+        return self.live
 
     async def _end(self, reason: str) -> None:
         """The session has ended, or the node leaves."""
-        live = self._live
+        live = self.live
         assert live is not None
         if (
             live.kind == "sse"
@@ -186,7 +192,7 @@ class Response:
 
     def receive(self) -> Awaitable[Message]:
         """Give the request's next message. Behind its body's end the end of the session is a disconnect as well."""
-        if self._live is None:
+        if self.live is None:
             if not self._heard:
                 return self._hear()
             if self._task is None:
@@ -208,19 +214,14 @@ class Response:
 
     # ---- the end
 
-    def returned(self) -> None:
-        """The application has returned or raised."""
-        if self._live is not None:
-            self._live.returned()
-
     @property
     def ended(self) -> bool:
         """Whether the response was ended from this side."""
-        return self._live is not None and self._live.reason is not None
+        return self.live is not None and self.live.reason is not None
 
     def was_cancelled_here(self) -> bool:
         """See `Live.was_cancelled_here`."""
-        return self._live is not None and self._live.was_cancelled_here()
+        return self.live is not None and self.live.was_cancelled_here()
 
     async def fail(self, error: StoreUnavailable | SessionRefused) -> None:
         """Answer in the application's place. Verbs that were awaited stand, and so does the cookie that they made."""

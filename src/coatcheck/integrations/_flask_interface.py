@@ -122,7 +122,7 @@ class CoatcheckInterface(SessionInterface):
         if _OPENED not in request.__dict__:
             opened = request.__dict__[_OPENED] = _Opened(session, refusal)
             opened.thread = threading.get_ident()
-            opened.entered = enter(session, on_loop=False)
+            opened.entered = enter(session)
         return cast("SessionMixin", session)
 
     def _refuse(self) -> Response | None:
@@ -249,7 +249,7 @@ class _Stream:
         return self
 
     def __next__(self) -> Any:
-        current = enter(self._session, on_loop=False)
+        current = enter(self._session)
         try:
             return next(self._iterator)
         except StopIteration:

@@ -45,7 +45,7 @@ class FlaskSession(Session):
         self.mark_accessed()
         if self._remember is not None:
             return self._remember
-        return self._record is not None and self._record.remember
+        return self.record is not None and self.record.remember
 
     @permanent.setter
     def permanent(self, value: bool) -> None:

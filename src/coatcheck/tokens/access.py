@@ -33,6 +33,8 @@ LEEWAY = 30.0
 _SEGMENTS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _HEADER = frozenset({"alg", "typ", "kid"})
 _CACHED = 10_000
+_LOOK_AGAIN = 0.1
+"""Seconds within which the ring is not even asked whether it is time to look at its storage."""
 _PARSE_DEPTH_ERRORS = (RecursionError, ValueError)
 
 
@@ -74,6 +76,7 @@ class AccessTokens:
         self._clock: Clock = keys.clock
         self._verified: OrderedDict[str, AccessClaims] = OrderedDict()
         self._seen_changes = keys.changes
+        self._looked = float("-inf")
 
     def issue(self, record: SessionRecord, *, audience: str | None = None) -> tuple[str, int]:
         """Give a token for a session, and for how many seconds it is good.
@@ -109,7 +112,9 @@ class AccessTokens:
         Raises TokenRefused for everything else, whatever it is.
         """
         now = self._clock.time()
-        self.keys.look()
+        if not 0.0 <= now - self._looked < _LOOK_AGAIN:  # a clock that steps makes it look, never leave off
+            self._looked = now
+            self.keys.look()
         if self.keys.changes != self._seen_changes:
             self._seen_changes = self.keys.changes
             self._verified.clear()

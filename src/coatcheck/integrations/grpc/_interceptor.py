@@ -6,6 +6,7 @@ Leaves a credential's worth to `credentials`, storing to `_call`, ending streams
 import contextlib
 import inspect
 import logging
+from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Executor
 from typing import Any, TypeVar, cast
@@ -116,6 +117,7 @@ class SessionInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, name: str, handler: Handler) -> Any:
         async def unary(request: Any, context: Any) -> Any:
             call = await self._admit(name, context)
+            call.session.loop = get_running_loop()
             current = enter(call.session)
             try:
                 return await _respond(call, self._answer(handler, request, Context(call)))
@@ -149,6 +151,7 @@ class SessionInterceptor(grpc.aio.ServerInterceptor):
     async def _live(self, name: str, call: Call, work: Callable[[StreamContext], Coroutine[Any, Any, A]]) -> A:
         stream = Stream(self.sessions, call, name)
         self._streams.add(stream)
+        call.session.loop = get_running_loop()
         current = enter(call.session)
         try:
             try:

@@ -545,7 +545,11 @@ class Sessions:
         fill = self.cache.begin(record.id)
         try:
             merged = await self.store.apply(
-                record.id, changes, expect_generation=record.generation, expect_version=expect_version
+                record.id,
+                changes,
+                expect_generation=record.generation,
+                expect_version=expect_version,
+                known=record,
             )
         except BaseException:
             self.cache.abandon(record.id, fill)
@@ -586,7 +590,7 @@ class Sessions:
         self.counted.logins += 1
         user_id = record.user_id
         if self.max_per_user is not None and user_id is not None:
-            records = await self.store.list_user(user_id)
+            records = await self.store.list_user(user_id, beyond=self.max_per_user)
             surplus = len(records) - self.max_per_user
             if surplus > 0:
                 oldest = [other.id for other in records if other.id != record.id][:surplus]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from typing import Any
 
 import msgspec
 import pytest
@@ -41,7 +42,7 @@ class UpsertingApply(MemoryStore):
         await super().create(record)
         self._last[record.id] = record
 
-    async def apply(self, session_id: str, changes: Changes, **expected: int | None) -> SessionRecord | None:
+    async def apply(self, session_id: str, changes: Changes, **expected: Any) -> SessionRecord | None:
         merged = await super().apply(session_id, changes, **expected)
         if merged is None and session_id not in self._records and session_id in self._last:
             merged = merge(self._last[session_id], changes)
@@ -54,7 +55,7 @@ class UpsertingApply(MemoryStore):
 class LastWriterWins(MemoryStore):
     """Writes the whole record as the writer last read it: another's key is lost."""
 
-    async def apply(self, session_id: str, changes: Changes, **expected: int | None) -> SessionRecord | None:
+    async def apply(self, session_id: str, changes: Changes, **expected: Any) -> SessionRecord | None:
         before = self._records.get(session_id)
         await asyncio.sleep(0)
         merged = await super().apply(session_id, changes, **expected)
@@ -64,10 +65,28 @@ class LastWriterWins(MemoryStore):
         return merged
 
 
+class BelievesWhatIsKnown(MemoryStore):
+    """Spares itself the reading, and does not look whether anybody has written since."""
+
+    async def apply(self, session_id: str, changes: Changes, **expected: Any) -> SessionRecord | None:
+        known = expected.get("known")
+        merged = await super().apply(session_id, changes, **expected)
+        if merged is not None and known is not None:
+            merged = self._records[session_id] = msgspec.structs.replace(
+                merged, values={**known.values, **changes.set}, secret_hash=known.secret_hash
+            )
+        return merged
+
+
+class ListsTooLittle(MemoryStore):
+    async def list_user(self, user_id: str, *, beyond: int = 0) -> list[SessionRecord]:
+        return (await super().list_user(user_id))[beyond:]
+
+
 class TwoStepSecretChange(MemoryStore):
     """First the user, then the secret: between the two, whoever planted the old token is logged in."""
 
-    async def apply(self, session_id: str, changes: Changes, **expected: int | None) -> SessionRecord | None:
+    async def apply(self, session_id: str, changes: Changes, **expected: Any) -> SessionRecord | None:
         identity = changes.identity
         record = self._records.get(session_id)
         if identity is not None and record is not None:
@@ -87,6 +106,7 @@ class UncheckedGeneration(MemoryStore):
         *,
         expect_generation: int | None = None,
         expect_version: int | None = None,
+        known: SessionRecord | None = None,
     ) -> SessionRecord | None:
         return await super().apply(session_id, changes, expect_version=expect_version)
 
@@ -99,6 +119,7 @@ class UncheckedVersion(MemoryStore):
         *,
         expect_generation: int | None = None,
         expect_version: int | None = None,
+        known: SessionRecord | None = None,
     ) -> SessionRecord | None:
         return await super().apply(session_id, changes, expect_generation=expect_generation)
 
@@ -211,7 +232,7 @@ class WritesOnEveryRequest(Session):
     __slots__ = ()
 
     async def commit(self, *, cookie: bool = True) -> bool:
-        self._remember = not self._record.remember if self._record is not None else None
+        self._remember = not self.record.remember if self.record is not None else None
         return await super().commit(cookie=cookie)
 
 
@@ -237,6 +258,8 @@ STORES = [
     (UpsertingApply, "a_slow_request_does_not_bring_back_what_was_logged_out"),
     (LastWriterWins, "changes_to_different_keys_merge"),
     (LastWriterWins, "many_writers_lose_nothing"),
+    (BelievesWhatIsKnown, "what_a_writer_knows_is_believed_only_where_it_stands"),
+    (ListsTooLittle, "a_users_sessions_are_listed_in_order"),
     (TwoStepSecretChange, "a_change_of_identity_is_one_step"),
     (UncheckedGeneration, "nothing_is_written_where_the_secret_has_moved_on"),
     (UncheckedGeneration, "a_slow_request_does_not_act_on_a_new_secret"),

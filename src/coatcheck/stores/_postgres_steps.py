@@ -71,7 +71,7 @@ class Statements:
         """A row if the session was made; none if its epoch is not the user's; a unique key's violation if the id is taken."""
 
         # Nobody has changed it since it was read: a change raises the version.
-        same = f"s.id = $1 AND s.version = $2 AND {valid}"
+        same = f"s.id = $1 AND s.version = $2 AND ($5::bytea IS NULL OR s.record = $5) AND {valid}"
         self.replace_values = (
             f"WITH done AS (UPDATE {s}.session AS s SET version = $3, record = $4 WHERE {same} RETURNING 1) "
             f"SELECT {no_wait} FROM done"
@@ -79,10 +79,10 @@ class Statements:
         """A row if nobody came in between. The indexed columns are left alone: that saves more than half of the work."""
 
         self.replace_identity = (
-            f"WITH {_CURRENT.format(s=s, user='$6', epoch='$7')}, done AS ("
-            f"UPDATE {s}.session AS s SET version = $3, record = $4, generation = $5, user_id = $6, epoch = $7, "
-            f"expires_at = $8, hashes = $9 WHERE {same} AND ($6 IS NULL OR EXISTS (SELECT FROM current)) RETURNING 1) "
-            f"SELECT $6::text IS NULL OR EXISTS (SELECT FROM current), EXISTS (SELECT FROM done), {no_wait}"
+            f"WITH {_CURRENT.format(s=s, user='$7', epoch='$8')}, done AS ("
+            f"UPDATE {s}.session AS s SET version = $3, record = $4, generation = $6, user_id = $7, epoch = $8, "
+            f"expires_at = $9, hashes = $10 WHERE {same} AND ($7 IS NULL OR EXISTS (SELECT FROM current)) RETURNING 1) "
+            f"SELECT $7::text IS NULL OR EXISTS (SELECT FROM current), EXISTS (SELECT FROM done), {no_wait}"
         )
         """Whether the epoch is the user's, and whether the session was changed."""
 
@@ -148,9 +148,20 @@ def creation(record: SessionRecord) -> tuple[object, ...]:
     )
 
 
-def replacement(before: SessionRecord, after: SessionRecord, changes: Changes) -> tuple[object, ...]:
-    """Give the parameters of `replace_values` or, with a change of identity, `replace_identity`."""
-    values = (before.id, before.version, after.version, encode_record(after))
+def replacement(
+    before: SessionRecord, after: SessionRecord, changes: Changes, *, exactly: bool = False
+) -> tuple[object, ...]:
+    """Give the parameters of `replace_values` or, with a change of identity, `replace_identity`.
+
+    `exactly` compares all of what stands there: for whoever has not just read it.
+    """
+    values = (
+        before.id,
+        before.version,
+        after.version,
+        encode_record(after),
+        encode_record(before) if exactly else None,
+    )
     if changes.identity is None:
         return values
     return (*values, after.generation, after.user_id, after.epoch, after.expires_at, _hashes(after))

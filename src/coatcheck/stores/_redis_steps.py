@@ -141,13 +141,22 @@ class Steps:
         *,
         moved: bool = False,
         carried: bool = False,
+        exactly: bool = False,
     ) -> bool:
         """Put the next version in a record's place; False where that is not what stands there any more.
 
         `moved` says that the session's user or lifetime may be others now, `carried` that its user's others end.
+        `exactly` compares all of the record: for whoever has not just read it.
         """
         ttl = _milliseconds(new.expires_at, now) if moved else ""
-        arguments = (head_of(old), pack_record(new), new.id, ttl, repr(new.expires_at), repr(now))
+        arguments = (
+            pack_record(old) if exactly else head_of(old),
+            pack_record(new),
+            new.id,
+            ttl,
+            repr(new.expires_at),
+            repr(now),
+        )
         note = written_note(new.version, new.generation)
         indexed = new.user_id if moved else None
         secret = new.generation != old.generation

@@ -72,6 +72,11 @@ class Epoch(msgspec.Struct, frozen=True):
     kept: str = ""
 
     @classmethod
+    def plain(cls, number: int) -> "Epoch":
+        """Give the epoch of a user of whose sessions none was kept when the others ended."""
+        return cls(str(number), number)
+
+    @classmethod
     def read(cls, value: bytes | None) -> "Epoch | None":
         """Read the stored form; None for a user without an epoch. What cannot be read is no epoch either."""
         if value is None:

@@ -108,12 +108,16 @@ class Store(Protocol):
         *,
         expect_generation: int | None = None,
         expect_version: int | None = None,
+        known: SessionRecord | None = None,
     ) -> SessionRecord | None:
         """Merge changes into the record as it is now, and give the result.
 
         None, and nothing is written, when the session is unknown or ended, or its generation or version is not the
         expected one. Never creates a record. An identity with a user needs that user's current epoch, in the same
         step: otherwise LoginRefused, and nothing is written.
+
+        `known` is the record as the caller last saw it. Where exactly that still stands, a store may write without
+        reading it first, which saves a message there and back. What stands counts, never what is known.
         """
         ...
 
@@ -145,8 +149,11 @@ class Store(Protocol):
         """Give the user's epoch. A user without one gets one that was never used before."""
         ...
 
-    async def list_user(self, user_id: str) -> list[SessionRecord]:
-        """Give the user's records in order of creation. Only valid ones; expiry is not looked at."""
+    async def list_user(self, user_id: str, *, beyond: int = 0) -> list[SessionRecord]:
+        """Give the user's records in order of creation. Only valid ones; expiry is not looked at.
+
+        `beyond`: where there are no more than so many, the caller needs none of them, and a store may give none.
+        """
         ...
 
     async def touch(self, seen: Mapping[str, float]) -> None:

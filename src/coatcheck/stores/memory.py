@@ -67,6 +67,7 @@ class MemoryStore:
         *,
         expect_generation: int | None = None,
         expect_version: int | None = None,
+        known: SessionRecord | None = None,
     ) -> SessionRecord | None:
         with self._lock:
             record = self._valid(session_id)
@@ -126,7 +127,7 @@ class MemoryStore:
         with self._lock:
             return self._epochs.setdefault(user_id, secrets.randbits(48))
 
-    async def list_user(self, user_id: str) -> list[SessionRecord]:
+    async def list_user(self, user_id: str, *, beyond: int = 0) -> list[SessionRecord]:
         with self._lock:
             records = [self._valid(session_id) for session_id in self._users.get(user_id, ())]
             return sorted((r for r in records if r is not None), key=lambda r: (r.created_at, r.id))

@@ -86,12 +86,17 @@ class ObservedStore:
         *,
         expect_generation: int | None = None,
         expect_version: int | None = None,
+        known: SessionRecord | None = None,
     ) -> SessionRecord | None:
         """See `Store.apply`."""
         return await self._step(
             "apply",
             lambda: self.inner.apply(
-                session_id, changes, expect_generation=expect_generation, expect_version=expect_version
+                session_id,
+                changes,
+                expect_generation=expect_generation,
+                expect_version=expect_version,
+                known=known,
             ),
         )
 
@@ -120,9 +125,9 @@ class ObservedStore:
         """See `Store.epoch`."""
         return await self._step("epoch", lambda: self.inner.epoch(user_id))
 
-    async def list_user(self, user_id: str) -> list[SessionRecord]:
+    async def list_user(self, user_id: str, *, beyond: int = 0) -> list[SessionRecord]:
         """See `Store.list_user`."""
-        return await self._step("list_user", lambda: self.inner.list_user(user_id))
+        return await self._step("list_user", lambda: self.inner.list_user(user_id, beyond=beyond))
 
     async def touch(self, seen: Mapping[str, float]) -> None:
         """See `Store.touch`."""

@@ -174,31 +174,34 @@ class PostgresStore:
         *,
         expect_generation: int | None = None,
         expect_version: int | None = None,
+        known: SessionRecord | None = None,
     ) -> SessionRecord | None:
         # No lock is held in the database while this process thinks: what was read is replaced if it still is what it was.
         # Who fails at that fails because another one succeeded. So that it be one on another node, a node's own take turns.
         async with self._within(), self._turns.setdefault(session_id, asyncio.Lock()):
+            before, read = known, False
             while True:
-                rows = await self._rows(self._sql.read_session, session_id)
-                if not rows:
+                if before is None:
+                    rows = await self._rows(self._sql.read_session, session_id)
+                    if not rows:
+                        return None
+                    before, read = steps.record_of(rows[0]), True
+                if expect_generation in (None, before.generation) and expect_version in (None, before.version):
+                    after = merge(before, changes)
+                    parameters = steps.replacement(before, after, changes, exactly=not read)
+                    if await self._replaced(parameters, with_identity=changes.identity is not None, read=read):
+                        return after
+                elif read:
                     return None
-                before = steps.record_of(rows[0])
-                if (expect_generation is not None and before.generation != expect_generation) or (
-                    expect_version is not None and before.version != expect_version
-                ):
-                    return None
-                after = merge(before, changes)
-                parameters = steps.replacement(before, after, changes)
-                if await self._replaced(parameters, with_identity=changes.identity is not None):
-                    return after
+                before = None  # what was known, or read, is not what stands there
 
-    async def _replaced(self, parameters: tuple[object, ...], *, with_identity: bool) -> bool:
+    async def _replaced(self, parameters: tuple[object, ...], *, with_identity: bool, read: bool) -> bool:
         statement = self._sql.replace_identity if with_identity else self._sql.replace_values
         rows = await self._run(lambda link: link.write_told(statement, *parameters))
         if not with_identity:
             return bool(rows)
         current, done = rows[0][:2]
-        if not current:
+        if not current and read:  # of what was not read, the session itself may be gone: that comes first
             raise _login_refused()
         return bool(done)
 
@@ -230,7 +233,7 @@ class PostgresStore:
             await self._run(lambda link: link.write(self._sql.make_epoch, user_id, secrets.randbits(48)), again=True)
         return cast("int", rows[0][0])
 
-    async def list_user(self, user_id: str) -> list[SessionRecord]:
+    async def list_user(self, user_id: str, *, beyond: int = 0) -> list[SessionRecord]:
         records = [steps.record_of(row) for row in await self._rows(self._sql.read_user, user_id)]
         return sorted(records, key=lambda record: (record.created_at, record.id))
 

@@ -198,10 +198,12 @@ class RedisStore:
         checked = [_valid(record, epochs.get(record.user_id or "")) for record in records]
         return [record for record in checked if record is not None]
 
-    async def list_user(self, user_id: str) -> list[SessionRecord]:
+    async def list_user(self, user_id: str, *, beyond: int = 0) -> list[SessionRecord]:
         with self._use() as steps:
             now = self._clock.time()
             listed = await steps.index(user_id)
+            if len(listed) <= beyond:
+                return []
             ids = list(listed)
             values, times = await asyncio.gather(steps.sessions(ids), steps.seen_at(ids))
             seen = dict(zip(ids, times, strict=True))
@@ -231,15 +233,18 @@ class RedisStore:
 
     async def create(self, record: SessionRecord) -> None:
         with self._use() as steps, self._copies.of(record.id):
+            guards: dict[str, Epoch] = {}
+            if record.user_id is not None and steps.together:
+                guards[record.user_id] = Epoch.plain(record.epoch)  # in most cases it is: the script finds out
             for _ in range(_ATTEMPTS):
-                guards: dict[str, Epoch] = {}
-                if record.user_id is not None:
+                if record.user_id is not None and not guards:
                     guards[record.user_id] = await self._require_epoch(steps, record.user_id, record.epoch)
                 done = await steps.create(record, guards, self._clock.time())
                 if done == 0:
                     raise SessionRefused(f"the session id {record.id} is taken")
                 if done == 1:
                     break
+                guards = {}
             else:
                 raise _contended(record.id)
             if record.user_id is not None and not await self._is_noted(steps, record, record.user_id):
@@ -253,8 +258,18 @@ class RedisStore:
         *,
         expect_generation: int | None = None,
         expect_version: int | None = None,
+        known: SessionRecord | None = None,
     ) -> SessionRecord | None:
         with self._use() as steps, self._copies.of(session_id):
+            if (
+                known is not None
+                and steps.together
+                and expect_generation in (None, known.generation)
+                and expect_version in (None, known.version)
+            ):
+                merged = await self._at_once(steps, known, changes)
+                if merged is not None:
+                    return merged
             for _ in range(_ATTEMPTS):
                 record, epoch = await self._current(steps, session_id)
                 if (
@@ -267,6 +282,21 @@ class RedisStore:
                 if merged is not None:
                     return merged
         raise _contended(session_id)
+
+    async def _at_once(self, steps: Steps, known: SessionRecord, changes: Changes) -> SessionRecord | None:
+        """Write the next version of a record without reading it first; None where not exactly that is what stands there.
+
+        Its whole text is compared, and the plain epochs of its user and the next one's: whatever differs is for `_merge`.
+        """
+        guards: dict[str, Epoch] = {}
+        for of in (known, changes.identity):
+            if of is not None and of.user_id is not None:
+                if guards.setdefault(of.user_id, Epoch.plain(of.epoch)).number != of.epoch:
+                    return None
+        merged = merge(known, changes)
+        moved = changes.identity is not None
+        done = await steps.replace(known, merged, guards, self._clock.time(), moved=moved, exactly=True)
+        return merged if done else None
 
     async def _merge(
         self, steps: Steps, record: SessionRecord, epoch: Epoch | None, changes: Changes

@@ -121,6 +121,7 @@ class SQLiteStore:
         *,
         expect_generation: int | None = None,
         expect_version: int | None = None,
+        known: SessionRecord | None = None,
     ) -> SessionRecord | None:
         return await self._write(lambda link: steps.apply(link, session_id, changes, expect_generation, expect_version))
 
@@ -145,7 +146,7 @@ class SQLiteStore:
             epoch = await self._write(lambda link: steps.make_epoch(link, user_id), told=False)
         return epoch
 
-    async def list_user(self, user_id: str) -> list[SessionRecord]:
+    async def list_user(self, user_id: str, *, beyond: int = 0) -> list[SessionRecord]:
         records = [steps.record_of(row) for row in await self._rows(steps.READ_USER, user_id)]
         return sorted(records, key=lambda record: (record.created_at, record.id))
 

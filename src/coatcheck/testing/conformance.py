@@ -243,6 +243,37 @@ async def many_writers_lose_nothing(rig: Rig) -> None:
 
 
 @_check
+async def what_a_writer_knows_is_believed_only_where_it_stands(rig: Rig) -> None:
+    one, two = await rig.store(), await rig.store()
+    record = await rig.record(one, user_id="user", values={"a": b"1", "b": b"1"})
+    # Exactly what stands: written whether or not it is read first.
+    known = await one.apply(record.id, Changes(set={"a": b"2"}), known=record)
+    assert known is not None
+    assert known.version == record.version + 1
+    assert await one.read(record.id) == known
+    # Known from before, and known under a version that says something else: neither undoes what others have written.
+    await two.apply(record.id, Changes(set={"b": b"2"}))
+    await one.apply(record.id, Changes(set={"c": b"1"}), known=known)
+    now = await two.read(record.id)
+    assert isinstance(now, SessionRecord)
+    assert _values(now) == {"a": b"2", "b": b"2", "c": b"1"}
+    other = msgspec.structs.replace(now, values={"a": b"lost"}, secret_hash=rig.secret(77))
+    written = await one.apply(record.id, Changes(set={"d": b"1"}), known=other)
+    assert written is not None
+    assert written.secret_hash == record.secret_hash
+    assert _values(await two.read(record.id)) == {"a": b"2", "b": b"2", "c": b"1", "d": b"1"}
+    # What is expected is expected of what stands, and a login needs the epoch of now.
+    assert await one.apply(record.id, Changes(set={"e": b"1"}), known=known, expect_version=known.version) is None
+    stale = written.epoch
+    await two.end_user("user", reason="everywhere", now=rig.clock.time(), keep=record.id)
+    with _refused(LoginRefused):
+        await one.apply(record.id, Changes(identity=rig.identity(9, user_id="user", epoch=stale)), known=written)
+    await two.end_user("user", reason="everywhere", now=rig.clock.time())
+    assert await one.apply(record.id, Changes(set={"f": b"1"}), known=written) is None
+    assert not isinstance(await one.read(record.id), SessionRecord)
+
+
+@_check
 async def one_of_many_wins_an_expected_version(rig: Rig) -> None:
     stores = [await rig.store(), await rig.store()]
     record = await rig.record(stores[0])
@@ -438,6 +469,8 @@ async def a_users_sessions_are_listed_in_order(rig: Rig) -> None:
         mine.append(await rig.record(store, user_id="user"))
     await rig.record(store, user_id="other")
     assert await store.list_user("user") == mine
+    assert await store.list_user("user", beyond=2) == mine
+    assert await store.list_user("user", beyond=3) in ([], mine)
     await store.end([mine[0].id], reason="x", now=rig.clock.time())
     assert await store.list_user("user") == mine[1:]
 

@@ -64,11 +64,16 @@ class CountingStore:
         *,
         expect_generation: int | None = None,
         expect_version: int | None = None,
+        known: SessionRecord | None = None,
     ) -> SessionRecord | None:
         return await self._call(
             "apply",
             lambda: self.inner.apply(
-                session_id, changes, expect_generation=expect_generation, expect_version=expect_version
+                session_id,
+                changes,
+                expect_generation=expect_generation,
+                expect_version=expect_version,
+                known=known,
             ),
         )
 
@@ -94,8 +99,8 @@ class CountingStore:
     async def epoch(self, user_id: str) -> int:
         return await self._call("epoch", lambda: self.inner.epoch(user_id))
 
-    async def list_user(self, user_id: str) -> list[SessionRecord]:
-        return await self._call("list_user", lambda: self.inner.list_user(user_id))
+    async def list_user(self, user_id: str, *, beyond: int = 0) -> list[SessionRecord]:
+        return await self._call("list_user", lambda: self.inner.list_user(user_id, beyond=beyond))
 
     async def touch(self, seen: Mapping[str, float]) -> None:
         await self._call("touch", lambda: self.inner.touch(seen))

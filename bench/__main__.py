@@ -11,15 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import comparison, in_process, machine, page, report, stores, tokens, websockets
+from bench import comparison, in_process, machine, page, quotes, report, servers, stores, tokens, websockets
 
 ROUNDS = 4000
 QUICK_ROUNDS = 800
 # So few that a block is over in a fraction of the scheduler's time slice: longer blocks of a slow contender would be
 # interrupted more often than those of a quick one.
 SIZE = 25
-PARTS = ("middleware", "comparison", "stores", "websockets")
+PARTS = ("middleware", "comparison", "servers", "stores", "websockets")
 """What there is to be measured, in the report's order."""
+ROOT = Path(__file__).parents[1]
 Tell = Callable[[str], None]
 
 
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--report", type=Path, metavar="DIR", help="write REPORT.md, report.html and results.json there"
     )
+    parser.add_argument("--quote", action="store_true", help="write the figures into the documents that quote them too")
     parser.add_argument("--check", action="store_true", help="fail where an interval does not lie below its target")
     parser.add_argument(
         "--gc", choices=["on", "off"], default="off", help="the garbage collector while measuring (off)"
@@ -43,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     parts = [each.strip() for each in options.only.split(",")]
     if not set(parts) <= set(PARTS):
         parser.error(f"--only takes {', '.join(PARTS)}")
+    if options.quote and set(parts) != set(PARTS):
+        parser.error("--quote needs every part")
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
 
     began = time.monotonic()
@@ -51,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "rounds": f"{rounds} in random order (fewer where the disk is written), {SIZE} requests per contender in each",
         "collector": "on; what set-up made is frozen out of it" if options.gc == "on" else "off while measuring",
-        "loop": "asyncio's own; the application is called in process, without server or socket",
+        "loop": "asyncio's own where the application is called in process, uvloop behind servers",
     }
     for name, value in about.items():
         print(f"{name + ':':12}{value}")
@@ -62,6 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
     if options.report is not None:
         page.write(options.report, results)
+    if options.quote:
+        quotes.requote_files(ROOT, results)
     missed = misses(results)
     if options.check:
         for miss in missed:
@@ -94,8 +100,11 @@ def measure(parts: list[str], rounds: int, options: argparse.Namespace) -> dict[
 
             results["items"] = report.summarise(asyncio.run(inside()), (*in_process.ITEMS, *tokens.ITEMS))
     if "comparison" in parts:
-        found = comparison.compare(rounds=max(20, rounds // 20), seed=options.seed, tell=tell)
+        found = comparison.compare(rounds=max(20, rounds // 8), seed=options.seed, tell=tell)
         results["comparison"] = {"about": found["about"], "items": comparison.summarise(found)}
+    if "servers" in parts:
+        amount = {"rounds": 2, "seconds": 1.0} if options.quick else {"rounds": 10, "seconds": 2.0}
+        results["servers"] = servers.summarise(servers.run(**amount, seed=options.seed, tell=tell))
     if "stores" in parts:
         most = 10_000_000 if options.full else 100_000 if options.quick else 1_000_000
         results["stores"] = asyncio.run(stores.run(quick=options.quick, most=most, tell=tell))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import comparison, report, stores, websockets
+from bench import comparison, report, servers, stores, websockets
 
 __all__ = ["html_page", "markdown", "write"]
 
@@ -37,6 +37,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines.append("")
     if "comparison" in results:
         lines += ["## Beside what people use today", "", comparison.table(results["comparison"]["items"])]
+    if "servers" in results:
+        lines += ["## Through a server", "", servers.table(results["servers"])]
     if "items" in results:
         lines += ["## The middleware by itself", "", "```text", report.table(results["items"]).strip("\n"), "```", ""]
     if "stores" in results:
@@ -76,6 +78,17 @@ def html_page(results: Mapping[str, Any]) -> str:
                 f"(target {one['target']:.3f})</p>"
                 for one in item["judged"]
             ]
+    if "servers" in results:
+        parts.append(f"<h2>Through a server</h2>{_from_markdown(servers.table(results['servers']))}")
+        for title, key, factor in (
+            ("Microseconds of processor time for a request, the server's", "processor_seconds", 1e6),
+            ("Requests a second", "per_second", 1.0),
+        ):
+            rows = [
+                (name, {each: value * factor for each, value in entry[key].items()})
+                for name, entry in results["servers"].items()
+            ]
+            parts.append(f"<h3>{title}</h3>{_bars(rows)}")
     for key, title, tables in (
         ("stores", "Stores", stores.table),
         ("websockets", "Live connections", websockets.table),
@@ -101,7 +114,7 @@ def _bars(rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     drawn: list[str] = []
     for number, (name, entry) in enumerate(ordered):
         top = number * height
-        kind = "ours" if name.startswith("Coatcheck") else "theirs"
+        kind = "ours" if "oatcheck" in name else "theirs"
         end, low, high = (across(entry[each]) for each in ("median", "low", "high"))
         drawn.append(
             f'<text x="{left - 10}" y="{top + 17}" text-anchor="end">{html.escape(name)}</text>'

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["COATCHECK", "PATHS", "Contender", "contenders"]
+__all__ = ["COATCHECK", "PATHS", "Contender", "contender", "contenders"]
 
 SECRET = "a secret of the benchmark's own, long enough for all"
 VALUES = {"user": "user123", "theme": "dark", "locale": "en-GB", "cart": ["apple", "pear", "plum"], "visits": 12}
@@ -39,24 +39,42 @@ class Contender(NamedTuple):
     """One of those that are compared. `bare` is the name of what it is to be seen over; a bare one has none."""
 
     name: str
-    call: Call
+    app: Any
+    """An ASGI application, or Flask's."""
     bare: str | None
     bearer: str | None = None
     """An access token, where the credential is no cookie."""
+
+    @property
+    def call(self) -> Call:
+        """What calls it in process."""
+        return wsgi(self.app.wsgi_app) if hasattr(self.app, "wsgi_app") else asgi(self.app)
+
+
+class Place(NamedTuple):
+    """Where contenders keep what they keep. Whatever must be closed is noted in `exits`."""
+
+    exits: AsyncExitStack
+    directory: Path
+    redis: str
+    postgres: str
 
 
 @asynccontextmanager
 async def contenders(directory: Path, redis: str, postgres: str) -> AsyncIterator[list[Contender]]:
     """Give all of them, ready to be called; stores are made in `directory` and on the servers."""
     async with AsyncExitStack() as exits:
-        found = [Contender("bare ASGI application", asgi(_plain), None)]
-        found += _starlette()
-        found += await _starsessions(exits, redis)
-        found += await _litestar(exits, redis)
-        found += _flask(redis)
-        found += await _django(directory, redis)
-        found += _pyjwt()
-        found += await _coatcheck(exits, directory, redis, postgres)
+        place = Place(exits, directory, redis, postgres)
+        yield [contender for make in MAKERS.values() for contender in await make(place, "")]
+
+
+@asynccontextmanager
+async def contender(name: str, directory: Path, redis: str) -> AsyncIterator[Contender]:
+    """Give the one of that name, and make no others but what comes with it."""
+    async with AsyncExitStack() as exits:
+        place = Place(exits, directory, redis, "")
+        kind = next(kind for kind in MAKERS if kind in name)
+        (found,) = [each for each in await MAKERS[kind](place, name) if each.name == name]
         yield found
 
 
@@ -162,32 +180,36 @@ async def _with_mapping(scope: Any, receive: Any, send: Any) -> None:
 # ---- who they are
 
 
-def _starlette() -> list[Contender]:
+async def _bare(place: Place, name: str) -> list[Contender]:
+    return [Contender("bare ASGI application", _plain, None)]
+
+
+async def _starlette(place: Place, name: str) -> list[Contender]:
     from starlette.middleware.sessions import SessionMiddleware
 
     app = SessionMiddleware(_with_mapping, secret_key=SECRET, https_only=True)
-    return [Contender("Starlette, signed cookie", asgi(app), "bare ASGI application")]
+    return [Contender("Starlette, signed cookie", app, "bare ASGI application")]
 
 
-async def _starsessions(exits: AsyncExitStack, redis: str) -> list[Contender]:
+async def _starsessions(place: Place, name: str) -> list[Contender]:
     from redis.asyncio import Redis
     from starsessions import InMemoryStore, SessionAutoloadMiddleware, SessionMiddleware
     from starsessions.stores.redis import RedisStore
 
-    client = Redis.from_url(redis)
-    exits.push_async_callback(client.aclose)
+    client = Redis.from_url(place.redis)
+    place.exits.push_async_callback(client.aclose)
     stores = {"memory": InMemoryStore(), "Redis": RedisStore(connection=client)}
     return [
         Contender(
             f"starsessions, {name}",
-            asgi(SessionMiddleware(SessionAutoloadMiddleware(_with_mapping), store=store, lifetime=14 * 86_400)),
+            SessionMiddleware(SessionAutoloadMiddleware(_with_mapping), store=store, lifetime=14 * 86_400),
             "bare ASGI application",
         )
         for name, store in stores.items()
     ]
 
 
-async def _litestar(exits: AsyncExitStack, redis: str) -> list[Contender]:
+async def _litestar(place: Place, name: str) -> list[Contender]:
     from litestar import Litestar, Request, get
     from litestar.middleware.session.server_side import ServerSideSessionConfig
     from litestar.stores.memory import MemoryStore
@@ -211,17 +233,17 @@ async def _litestar(exits: AsyncExitStack, redis: str) -> list[Contender]:
 
         return [handler(path) for path in PATHS]
 
-    found = [Contender("bare Litestar application", asgi(Litestar(handlers(False))), None)]
-    store = RedisStore.with_client(redis)
-    exits.push_async_callback(store._redis.aclose)
+    found = [Contender("bare Litestar application", Litestar(handlers(False)), None)]
+    store = RedisStore.with_client(place.redis)
+    place.exits.push_async_callback(store._redis.aclose)
     for name, each in (("memory", MemoryStore()), ("Redis", store)):
         config = ServerSideSessionConfig(secure=True)
         app = Litestar(handlers(True), middleware=[config.middleware], stores={"sessions": each})
-        found.append(Contender(f"Litestar, {name}", asgi(app), "bare Litestar application"))
+        found.append(Contender(f"Litestar, {name}", app, "bare Litestar application"))
     return found
 
 
-def _flask(redis: str) -> list[Contender]:
+async def _flask(place: Place, name: str) -> list[Contender]:
     from flask import Flask, session
     from flask_session import Session
     from redis import Redis
@@ -230,7 +252,10 @@ def _flask(redis: str) -> list[Contender]:
         app = Flask("bench")
         if with_session:
             app.config.update(
-                SESSION_TYPE="redis", SESSION_REDIS=Redis.from_url(redis), SECRET_KEY=SECRET, SESSION_COOKIE_SECURE=True
+                SESSION_TYPE="redis",
+                SESSION_REDIS=Redis.from_url(place.redis),
+                SECRET_KEY=SECRET,
+                SESSION_COOKIE_SECURE=True,
             )
             Session(app)
 
@@ -254,21 +279,23 @@ def _flask(redis: str) -> list[Contender]:
         return app
 
     return [
-        Contender("bare Flask application", wsgi(application(False).wsgi_app), None),
-        Contender("Flask-Session, Redis", wsgi(application(True).wsgi_app), "bare Flask application"),
+        Contender("bare Flask application", application(False), None),
+        Contender("Flask-Session, Redis", application(True), "bare Flask application"),
     ]
 
 
-async def _django(directory: Path, redis: str) -> list[Contender]:
+async def _django(place: Place, name: str) -> list[Contender]:
     import django
     from django.conf import settings
 
     settings.configure(
         SECRET_KEY=SECRET,
-        ALLOWED_HOSTS=["app.example"],
+        ALLOWED_HOSTS=["app.example", "localhost"],
         ROOT_URLCONF="bench.peers.django_urls",
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(directory / "django.sqlite3")}},
-        CACHES={"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": redis}},
+        DATABASES={
+            "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(place.directory / "django.sqlite3")}
+        },
+        CACHES={"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": place.redis}},
         INSTALLED_APPS=["django.contrib.sessions"],
         SESSION_COOKIE_SECURE=True,
         LOGGING_CONFIG=None,
@@ -289,13 +316,13 @@ async def _django(directory: Path, redis: str) -> list[Contender]:
             return ASGIHandler()
 
     return [
-        Contender("bare Django application", asgi(application(None)), None),
-        Contender("Django, signed cookie", asgi(application("signed_cookies")), "bare Django application"),
-        Contender("Django, cached database", asgi(application("cached_db")), "bare Django application"),
+        Contender("bare Django application", application(None), None),
+        Contender("Django, signed cookie", application("signed_cookies"), "bare Django application"),
+        Contender("Django, cached database", application("cached_db"), "bare Django application"),
     ]
 
 
-def _pyjwt() -> list[Contender]:
+async def _pyjwt(place: Place, name: str) -> list[Contender]:
     import jwt
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
@@ -311,10 +338,10 @@ def _pyjwt() -> list[Contender]:
             found["sub"], found["theme"]
         await _plain(scope, receive, send)
 
-    return [Contender("PyJWT by hand, ES256", asgi(app), "bare ASGI application", bearer=token)]
+    return [Contender("PyJWT by hand, ES256", app, "bare ASGI application", bearer=token)]
 
 
-async def _coatcheck(exits: AsyncExitStack, directory: Path, redis: str, postgres: str) -> list[Contender]:
+async def _coatcheck(place: Place, only: str) -> list[Contender]:
     from coatcheck import SessionMiddleware, Sessions
     from coatcheck.stores.postgres import PostgresStore
     from coatcheck.tokens import AccessTokens, KeyRing
@@ -332,20 +359,24 @@ async def _coatcheck(exits: AsyncExitStack, directory: Path, redis: str, postgre
             await session.log_out()
         await _plain(scope, receive, send)
 
-    store = PostgresStore(postgres)
-    await store.migrate()
-    await store.close()
+    stores = {
+        "memory": "memory://",
+        "SQLite": f"sqlite:///{place.directory / 'sessions.sqlite3'}",
+        "Redis": f"{place.redis}?durability=any",
+        "PostgreSQL": place.postgres,
+    }
+    if place.postgres:
+        store = PostgresStore(place.postgres)
+        await store.migrate()
+        await store.close()
     found: list[Contender] = []
-    for name, url in (
-        ("memory", "memory://"),
-        ("SQLite", f"sqlite:///{directory / 'sessions.sqlite3'}"),
-        ("Redis", f"{redis}?durability=any"),
-        ("PostgreSQL", postgres),
-    ):
+    for name, url in stores.items():
+        if only and not only.startswith(f"{COATCHECK}, {name}"):
+            continue
         # Each login is another session of one user: as many as the rounds make.
-        sessions = await exits.enter_async_context(Sessions(url, max_per_user=None))
+        sessions = await place.exits.enter_async_context(Sessions(url, max_per_user=None))
         app = SessionMiddleware(work, sessions)
-        found.append(Contender(f"{COATCHECK}, {name}", asgi(app), "bare ASGI application"))
+        found.append(Contender(f"{COATCHECK}, {name}", app, "bare ASGI application"))
         if name == "SQLite":
             keys = KeyRing()
             keys.maintain()
@@ -357,5 +388,18 @@ async def _coatcheck(exits: AsyncExitStack, directory: Path, redis: str, postgre
             assert session.record is not None
             token, _ = tokens.issue(session.record)
             bearer = SessionMiddleware(work, sessions, tokens=tokens)
-            found.append(Contender(f"{COATCHECK}, {name}, bearer", asgi(bearer), "bare ASGI application", bearer=token))
+            found.append(Contender(f"{COATCHECK}, {name}, bearer", bearer, "bare ASGI application", bearer=token))
     return found
+
+
+MAKERS = {
+    "bare ASGI": _bare,
+    "Starlette": _starlette,
+    "starsessions": _starsessions,
+    "Litestar": _litestar,
+    "Flask": _flask,
+    "Django": _django,
+    "PyJWT": _pyjwt,
+    COATCHECK: _coatcheck,
+}
+"""What makes those whose names have this in them."""

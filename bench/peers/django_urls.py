@@ -13,8 +13,8 @@ def _view(which: str) -> Any:
         session = getattr(request, "session", None)
         if session is not None:
             if which == "/read":
-                await session.aget("user")
-                await session.aget("theme")
+                if await session.aget("user") is None or await session.aget("theme") is None:
+                    return HttpResponse("nobody", status=401)
             elif which == "/write":
                 await session.aset("visits", next(_numbers))
             elif which == "/login":

@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers.contenders import Contender, contenders
-from bench.rounds import measure
+from bench.rounds import measure, sizes
 
 ITEMS = {
-    "anonymous request": ("/anonymous", 50, 1.0),
-    "logged-in read of two keys": ("/read", 50, 1.0),
-    "logged-in write of one key": ("/write", 4, 0.4),
-    "login, without hashing a password": ("/login", 4, 0.4),
-    "login and logout": ("/login /logout", 2, 0.4),
+    "anonymous request": ("/anonymous", 200, 1.0),
+    "logged-in read of two keys": ("/read", 200, 1.0),
+    "logged-in write of one key": ("/write", 20, 0.4),
+    "login, without hashing a password": ("/login", 20, 0.4),
+    "login and logout": ("/login /logout", 20, 0.4),
 }
-"""Item to the path, requests in a round, and which part of the rounds."""
+"""Item to the path, the most requests in a round, and which part of the rounds."""
+BLOCK = 0.0012
+"""Seconds that each contender has in a round."""
 PACKAGES = (
     "django",
     "flask",
@@ -100,7 +102,10 @@ async def main(options: argparse.Namespace) -> None:
                 gc.freeze()
                 gc.disable()
                 results[item] = await measure(
-                    blocks, rounds=max(10, int(options.rounds * pace)), size=size, seed=options.seed
+                    blocks,
+                    rounds=max(10, int(options.rounds * pace)),
+                    size=await sizes(blocks, seconds=BLOCK, most=size),
+                    seed=options.seed,
                 )
                 gc.enable()
                 gc.unfreeze()

@@ -1,5 +1,6 @@
 """The benchmark measures what it says, and its verdict follows from its figures."""
 
+import asyncio
 import json
 import math
 import random
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import comparison, in_process, page, report, rounds, statistics, tokens
+from bench import comparison, in_process, page, quotes, report, rounds, statistics, tokens
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -158,14 +159,36 @@ def test_the_committed_report_is_what_its_figures_make_and_the_readme_quotes_it(
     results = json.loads((folder / "results.json").read_text())
     assert (folder / "REPORT.md").read_text() == page.markdown(results) + "\n"
     assert (folder / "report.html").read_text() == page.html_page(results)
-    (read,) = [item for item in results["items"] if item["item"] == "logged-in read of two keys"]
-    ours, theirs = read["contenders"][in_process.SQLITE], read["contenders"][in_process.STARLETTE]
-    readme = (ROOT / "README.md").read_text()
-    over = [entry["microseconds_over_bare"]["median"] for entry in (ours, theirs)]
-    assert f"| {over[0]:.1f} µs | {over[1]:.1f} µs |" in readme
-    share = ours["share"]
-    assert f"{share['median']:.2f} of the cost of" in readme
-    assert f"(95 % interval {share['low']:.3f} to {share['high']:.3f})" in readme
+    figures = quotes.quotes(results)
+    for name in quotes.DOCUMENTS:
+        text = (ROOT / name).read_text()
+        assert "<!-- =" in text, name
+        assert quotes.requote(text, figures) == text, f"{name} quotes what was not measured: python -m bench --quote"
+
+
+def test_a_figure_is_quoted_between_its_marks_and_one_that_nobody_measured_is_an_error() -> None:
+    text = "a <!-- =read.ours -->4.2 µs<!-- / --> b <!-- =read.share -->?<!-- / --> <!-- plain -->"
+    quoted = quotes.requote(text, {"read.ours": "3.9 µs", "read.share": "0.31"})
+    assert quoted == "a <!-- =read.ours -->3.9 µs<!-- / --> b <!-- =read.share -->0.31<!-- / --> <!-- plain -->"
+    with pytest.raises(KeyError, match=r"read\.other"):
+        quotes.requote("<!-- =read.other -->1<!-- / -->", {"read.ours": "3.9 µs"})
+
+
+async def test_each_contender_has_as_many_requests_as_take_the_same_time() -> None:
+    runs = {"quick": 0.0, "slow": 0.004}
+
+    def block(name: str) -> rounds.Block:
+        async def run(size: int) -> None:
+            await asyncio.sleep(size * runs[name])
+
+        return run
+
+    found = await rounds.sizes({name: block(name) for name in runs}, seconds=0.012, most=50)
+    assert found["quick"] == 50
+    assert 1 <= found["slow"] <= 3
+    samples = await rounds.measure({name: block(name) for name in runs}, rounds=10, size=found, seed=1)
+    assert {name: len(values) for name, values in samples.items()} == {"quick": 10, "slow": 10}
+    assert min(samples["slow"]) > 3900 > max(samples["quick"])
 
 
 def test_a_share_over_its_target_is_a_miss_and_one_below_is_none() -> None:

@@ -21,7 +21,13 @@ SIZE = 25
 PARTS = ("middleware", "comparison", "servers", "stores", "websockets")
 """What there is to be measured, in the report's order."""
 ROOT = Path(__file__).parents[1]
+KEYS = {"middleware": "items"}
+"""Parts whose figures go by another name."""
 Tell = Callable[[str], None]
+
+
+def _amount(options: argparse.Namespace) -> str:
+    return "--full" if options.full else "--quick" if options.quick else "the usual amount"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,11 +35,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: under two minutes, wider intervals")
     parser.add_argument("--full", action="store_true", help="ten million stored sessions; takes an hour")
-    parser.add_argument("--only", metavar="PARTS", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--only", metavar="PARTS", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--stores", default=",".join(stores.STORES), help="of which stores, in that part")
     parser.add_argument("--rounds", type=int, help=f"how many rounds ({ROUNDS}, or {QUICK_ROUNDS} with --quick)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument(
         "--report", type=Path, metavar="DIR", help="write REPORT.md, report.html and results.json there"
+    )
+    parser.add_argument(
+        "--from",
+        type=Path,
+        metavar="FILE",
+        dest="earlier",
+        help="what FILE (of --json) has is taken from there, but for what --only names",
     )
     parser.add_argument("--quote", action="store_true", help="write the figures into the documents that quote them too")
     parser.add_argument("--check", action="store_true", help="fail where an interval does not lie below its target")
@@ -42,10 +56,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=1, help="of the rounds' random order (1)")
     options = parser.parse_args(arguments)
-    parts = [each.strip() for each in options.only.split(",")]
+    earlier = {} if options.earlier is None else json.loads(options.earlier.read_text())
+    had = earlier.get("measured", {})
+    parts = [part for part in PARTS if part not in had] if options.only is None else options.only.split(",")
     if not set(parts) <= set(PARTS):
         parser.error(f"--only takes {', '.join(PARTS)}")
-    if options.quote and set(parts) != set(PARTS):
+    if not set(options.stores.split(",")) <= set(stores.STORES):
+        parser.error(f"--stores takes {', '.join(stores.STORES)}")
+    if options.quote and set(parts) | set(had) != set(PARTS):
         parser.error("--quote needs every part")
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
 
@@ -59,7 +77,16 @@ def main(arguments: list[str] | None = None) -> int:
     }
     for name, value in about.items():
         print(f"{name + ':':12}{value}")
-    results = {"about": about} | measure(parts, rounds, options)
+    results = {"about": about, "measured": {}} | measure(parts, rounds, options)
+    for part in PARTS:
+        key = KEYS.get(part, part)
+        if part in parts:
+            results["measured"][part] = f"{about['time']}, {_amount(options)}"
+        elif part in had:
+            results["measured"][part] = had[part]
+            results[key] = earlier[key]
+    if "stores" in parts and "stores" in had:
+        results["stores"] = earlier["stores"] | results["stores"]
     about["took"] = f"{time.monotonic() - began:.0f} seconds"
     print(page.markdown(results))
     if options.json is not None:
@@ -107,7 +134,9 @@ def measure(parts: list[str], rounds: int, options: argparse.Namespace) -> dict[
         results["servers"] = servers.summarise(servers.run(**amount, seed=options.seed, tell=tell))
     if "stores" in parts:
         most = 10_000_000 if options.full else 100_000 if options.quick else 1_000_000
-        results["stores"] = asyncio.run(stores.run(quick=options.quick, most=most, tell=tell))
+        results["stores"] = asyncio.run(
+            stores.run(quick=options.quick, most=most, tell=tell, only=tuple(options.stores.split(",")))
+        )
     if "websockets" in parts:
         sizes = (100, 1000) if options.quick else (100, 1000, 10_000)
         results["websockets"] = asyncio.run(websockets.run(sizes=sizes, tell=tell))

@@ -15,8 +15,10 @@ from typing import Any
 
 from bench.statistics import estimate, ratios
 
-__all__ = ["ROOT", "TARGETS", "compare", "environment", "misses", "summarise", "table"]
+__all__ = ["POSTGRES", "ROOT", "TARGETS", "compare", "environment", "misses", "summarise", "table"]
 
+POSTGRES: Mapping[str, Any] = {"durable": True, "on_disk": True, "shared_buffers": "128MB", "max_wal_size": "1GB"}
+"""PostgreSQL as its package has it, where the tests' own saves memory and spares the disk."""
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / "bench" / "peers"
 OURS = "Coatcheck"
@@ -51,7 +53,7 @@ def compare(*, rounds: int, seed: int, tell: Callable[[str], None]) -> dict[str,
     tell("the peers' environment")
     python = environment()
     with tempfile.TemporaryDirectory(prefix="coatcheck-bench-") as directory, RedisServer() as redis:
-        postgres = PostgresServer(make_template(Path(directory)), durable=True)
+        postgres = PostgresServer(make_template(Path(directory)), **POSTGRES)
         try:
             result = Path(directory) / "samples.json"
             command = [

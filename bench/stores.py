@@ -20,13 +20,14 @@ from typing import Any
 
 import msgspec
 
+from bench.comparison import POSTGRES
 from coatcheck import Sessions
 from coatcheck.record import Changes, SessionRecord
 from coatcheck.stores import open_store
 from coatcheck.stores.contract import Store
 from coatcheck.stores.postgres import PostgresStore
 
-__all__ = ["TARGETS", "misses", "run", "table"]
+__all__ = ["STORES", "TARGETS", "misses", "run", "table"]
 
 TARGETS = {"SQLite": 0.002, "Redis": 0.002, "PostgreSQL": 0.010}
 """From the end's return on one node to the refusal on another: seconds, for 99 of 100."""
@@ -35,6 +36,8 @@ CREATIONS = 5000
 """On SQLite, durable, with concurrent callers: so many a second at least."""
 BYTES_CACHED = 1024
 CALLERS = 100
+TTL = 1.0
+"""Seconds for which a cache remembers that is compared with the feed: shorter than most are told to."""
 READS = 2000
 
 
@@ -49,7 +52,7 @@ async def urls(only: tuple[str, ...]) -> AsyncIterator[dict[str, str]]:
         found = {"SQLite": f"sqlite:///{directory}/sessions.sqlite3"}
         exits = ExitStack()
         redis = exits.enter_context(RedisServer()) if "Redis" in only else None
-        postgres = PostgresServer(make_template(Path(directory)), durable=True) if "PostgreSQL" in only else None
+        postgres = PostgresServer(make_template(Path(directory)), **POSTGRES) if "PostgreSQL" in only else None
         try:
             if redis is not None:
                 found["Redis"] = redis.url
@@ -65,16 +68,24 @@ async def urls(only: tuple[str, ...]) -> AsyncIterator[dict[str, str]]:
             exits.close()
 
 
-async def run(*, quick: bool, most: int, tell: Callable[[str], None]) -> dict[str, Any]:
+STORES = ("SQLite", "Redis", "PostgreSQL")
+
+
+async def run(*, quick: bool, most: int, tell: Callable[[str], None], only: tuple[str, ...] = STORES) -> dict[str, Any]:
     """Give the figures of each store. `most` is how many sessions are stored in the end."""
     results: dict[str, Any] = {}
-    async with urls(("SQLite", "Redis", "PostgreSQL")) as found:
+    async with urls(only) as found:
         for name, url in found.items():
             tell(f"{name}: from an end to its refusal elsewhere")
             entry: dict[str, Any] = {"revocation": await revocation(url, 100 if quick else 500)}
             tell(f"{name}: creations and cold reads")
             entry["scale"] = await scale(url, most)
             results[name] = entry
+        if "Redis" in found:
+            tell("a cache with a time to live, beside that")
+            results["cached_for_a_time"] = {"seconds": TTL} | await revocation(
+                found["Redis"], 10 if quick else 30, ttl=TTL
+            )
     tell("memory of cached sessions")
     results["memory"] = {"bytes_cached": cached_bytes(20_000 if quick else 50_000)}
     return results
@@ -83,9 +94,13 @@ async def run(*, quick: bool, most: int, tell: Callable[[str], None]) -> dict[st
 # ---- from an end on one node to its refusal on another
 
 
-async def revocation(url: str, times: int) -> dict[str, float]:
-    """Give the seconds from the return of `end` here until another process refuses the session, and closes what it had open."""
-    command = [sys.executable, "-m", "bench.stores", "--node", url]
+async def revocation(url: str, times: int, *, ttl: float = 0.0) -> dict[str, float]:
+    """Give the seconds from the return of `end` here until another process refuses the session, and closes what it had open.
+
+    With `ttl` the other process is one that remembers for so many seconds what its store has said, as caches of sessions, of
+    token introspection and of an authorising proxy's answers do.
+    """
+    command = [sys.executable, "-m", "bench.stores", "--node", url, str(ttl)]
     node = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert node.stdin is not None and node.stdout is not None
     told = node.stdout
@@ -102,7 +117,7 @@ async def revocation(url: str, times: int) -> dict[str, float]:
                 answer = await asyncio.to_thread(told.readline)
                 if answer != "open\n":
                     raise RuntimeError(f"the other node said {answer!r}")
-                await asyncio.sleep(random.uniform(0, 0.005))
+                await asyncio.sleep(random.uniform(0, ttl or 0.005))
                 waiting = asyncio.ensure_future(asyncio.to_thread(told.readline))
                 await asyncio.sleep(0)
                 await sessions.end(session.id)
@@ -121,16 +136,31 @@ async def revocation(url: str, times: int) -> dict[str, float]:
     }
 
 
-async def be_a_node(url: str) -> None:
+async def be_a_node(url: str, ttl: float) -> None:
     """Open a live connection for each session that standard input names, and tell when it is closed and refused."""
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    store = open_store(url)
+    remembered: dict[str, tuple[float, bool]] = {}
     async with Sessions(url, max_per_user=None) as sessions:
+        if ttl:
+            await store.start()
+
+        async def accepted(token: bytes) -> bool:
+            if not ttl:
+                return (await sessions.load(token)).user_id is not None
+            session_id = token[:22].decode()
+            at, found = remembered.get(session_id, (float("-inf"), False))
+            if time.monotonic() - at >= ttl:
+                found = isinstance(await store.read(session_id), SessionRecord)
+                remembered[session_id] = time.monotonic(), found
+            return found
+
         while line := await lines.readline():
             token = line.strip()
             session = await sessions.load(token)
-            assert session.record is not None
+            assert session.record is not None and await accepted(token)
             closed = loop.create_future()
             sessions.watch(
                 session.record, kind="websocket", close=lambda _, done=closed: done.set_result(time.monotonic())
@@ -138,10 +168,12 @@ async def be_a_node(url: str) -> None:
             print("open", flush=True)
             # When the first check began that was refused: what it took to be looked up is no longer an acceptance.
             at = time.monotonic()
-            while (await sessions.load(token)).user_id is not None:
+            while await accepted(token):
                 await asyncio.sleep(0)
                 at = time.monotonic()
             print(at, await closed, flush=True)
+        if ttl:
+            await store.close()
 
 
 # ---- how it grows
@@ -242,12 +274,13 @@ def misses(results: dict[str, Any]) -> list[str]:
         f"{name}: 99 of 100 ends are known elsewhere within {results[name]['revocation']['p99'] * 1e3:.2f} ms, "
         f"and the target is {target * 1e3:.0f} ms"
         for name, target in TARGETS.items()
-        if results[name]["revocation"]["p99"] > target
+        if name in results and results[name]["revocation"]["p99"] > target
     ]
-    created = max(row["creations_per_second"] for row in results["SQLite"]["scale"])
+    rows = results.get("SQLite", {"scale": ()})["scale"]
+    created = max((row["creations_per_second"] for row in rows), default=CREATIONS)
     if created < CREATIONS:
         found.append(f"SQLite: {created:.0f} creations a second, and the target is {CREATIONS}")
-    for name in TARGETS:
+    for name in filter(results.__contains__, TARGETS):
         reads = [row["cold_read_seconds"] for row in results[name]["scale"]]
         if reads[-1] > MOST_GROWTH * reads[0]:
             found.append(f"{name}: a cold read grows {reads[-1] / reads[0]:.2f}-fold, and the target is {MOST_GROWTH}")
@@ -267,20 +300,26 @@ def table(results: dict[str, Any]) -> str:
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, target in TARGETS.items():
+        if name not in results:
+            continue
         found = results[name]["revocation"]
         shown = [f"{found[each] * 1e3:.2f} ms" for each in ("p50", "p99", "close_p50", "close_p99")]
         lines.append(f"| {name} | {shown[0]} | {shown[1]} | {target * 1e3:.0f} ms | {shown[2]} | {shown[3]} |")
+    if "cached_for_a_time" in results:
+        found = results["cached_for_a_time"]
+        shown = [f"{found[each] * 1e3:,.0f} ms" for each in ("p50", "p99")]
+        lines.append(f"| a cache that remembers for {found['seconds']:g} s, on Redis | {shown[0]} | {shown[1]} | | | |")
     lines += [
         "",
         "0.00 ms: before the end had returned. "
-        f"Between two processes, {results['SQLite']['revocation']['times']:.0f} times each.",
+        f"Between two processes, {max(results[name]['revocation']['times'] for name in TARGETS if name in results):.0f} times each.",
         "",
         "### What is stored, and what that costs",
         "",
         "| store | sessions stored | creations a second | a cold read | changes a second |",
         "|---|---:|---:|---:|---:|",
     ]
-    for name in TARGETS:
+    for name in filter(results.__contains__, TARGETS):
         for row in results[name]["scale"]:
             changes = f"{row['changes_per_second']:,.0f}" if "changes_per_second" in row else ""
             lines.append(
@@ -302,4 +341,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] != ["--node"]:
         print(json.dumps(asyncio.run(run(quick=True, most=10_000, tell=print)), indent=2))
     else:
-        asyncio.run(be_a_node(sys.argv[2]))
+        asyncio.run(be_a_node(sys.argv[2], float(sys.argv[3])))

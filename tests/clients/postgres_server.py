@@ -54,11 +54,11 @@ _MEMORY = Path("/dev/shm")
 _ROOMY = 2**30
 
 
-def _directory() -> Path:
+def _directory(on_disk: bool = False) -> Path:
     """A directory of the package's user's. In memory, where there is room: kill -9 is survived by what was written there
     just as by what was written to a disk, and no test cuts the power.
     """
-    in_memory = _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK)
+    in_memory = not on_disk and _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK)
     where = _MEMORY if in_memory and shutil.disk_usage(_MEMORY).free > _ROOMY else None
     path = Path(tempfile.mkdtemp(prefix="coatcheck-postgres-", dir=where))
     if os.geteuid() == 0:
@@ -90,19 +90,20 @@ def make_template(home: Path) -> Path:
 
 
 class PostgresServer:
-    """One server. `durable`: with fsync, for tests about what is left after a crash."""
+    """One server. `durable`: with fsync, for tests about what is left after a crash; `on_disk`: on a real one, to be measured."""
 
     def __init__(
         self,
         template: Path,
         *,
         durable: bool = False,
+        on_disk: bool = False,
         limit_file_size: int | None = None,
         follows: "PostgresServer | None" = None,
         tls: bool = False,
         **settings: str,
     ) -> None:
-        self.directory = _directory()
+        self.directory = _directory(on_disk)
         self.port = free_port()
         self._settings = {**_ALWAYS, **({} if durable else _QUICK), **settings}
         if tls:

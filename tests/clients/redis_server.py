@@ -36,7 +36,7 @@ class RedisServer:
     def __init__(
         self,
         *,
-        program: str = "redis-server",
+        program: str | None = None,
         port: int | None = None,
         tls: Path | None = None,
         directory: Path | None = None,
@@ -63,7 +63,7 @@ class RedisServer:
             files = {"ca-cert-file": "ca.pem", "cert-file": "cert.pem", "key-file": "key.pem"}
             self._settings |= {f"tls-{name}": str(tls / file) for name, file in files.items()}
             self._settings |= {"port": "0", "tls-port": str(self.port)}
-        self._program = program
+        self._program = program or os.environ.get("REDIS_SERVER", "redis-server")
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 

@@ -228,12 +228,14 @@ class Redis(Served):
 
 
 def kill_connections(server: RedisServer, name: str) -> None:
-    """CLIENT KILL of all that are called so."""
+    """CLIENT KILL of all that are called so. Between two of a node's there may be none for a moment."""
     killed = 0
-    for line in server.cli("CLIENT", "LIST").splitlines():
-        if f"name={name}" in line:
-            killed += int(server.cli("CLIENT", "KILL", "ID", line.split()[0].removeprefix("id=")))
-    assert killed, f"no connection is called {name}"
+    end = time.monotonic() + 5
+    while not killed:
+        assert time.monotonic() < end, f"no connection is called {name}"
+        for line in server.cli("CLIENT", "LIST").splitlines():
+            if f"name={name}" in line:
+                killed += int(server.cli("CLIENT", "KILL", "ID", line.split()[0].removeprefix("id=")))
 
 
 _REDIS: dict[str, dict[str, str]] = {

@@ -190,6 +190,46 @@ def test_a_clusters_view_is_read_with_its_odd_corners() -> None:
     assert Shards({}).owner(5) is None
 
 
+def shard(*masters: tuple[int, bytes], slots: tuple[int, ...] = (0, 16383)) -> list[Any]:
+    """A shard as CLUSTER SHARDS tells of it: its primaries by port and health."""
+    nodes = [
+        [
+            b"id",
+            b"x",
+            b"port",
+            port,
+            b"ip",
+            b"10.0.0.1",
+            b"endpoint",
+            b"10.0.0.1",
+            b"role",
+            b"master",
+            b"health",
+            health,
+        ]
+        for port, health in masters
+    ]
+    return [b"slots", list(slots), b"nodes", nodes]
+
+
+@pytest.mark.parametrize("masters", [((1, b"fail"), (2, b"online")), ((2, b"online"), (1, b"fail"))])
+def test_of_two_with_the_same_slots_the_one_that_has_failed_has_none(masters: tuple[tuple[int, bytes], ...]) -> None:
+    view = Shards.read([shard(*masters)], asked=("asked", 9), tls=False)
+    assert list(view.primaries) == [("10.0.0.1", 2)]
+    assert view.owner(77) == ("10.0.0.1", 2)
+    alone = Shards.read([shard((1, b"fail"))], asked=("asked", 9), tls=False)
+    assert list(alone.primaries) == [("10.0.0.1", 1)], "nobody has taken them over yet"
+
+
+def test_of_two_that_claim_the_same_slots_one_has_them_and_the_search_for_a_tag_of_the_other_ends() -> None:
+    view = Shards.read([shard((1, b"online"), (2, b"online"))], asked=("asked", 9), tls=False)
+    owner = view.owner(77)
+    assert owner in view.primaries
+    (other,) = set(view.primaries) - {owner}
+    assert view.tag_for(owner) is not None
+    assert view.tag_for(other) is None
+
+
 def test_only_copies_that_may_be_of_the_noted_version_are_doubted() -> None:
     copies = Copies()
     with copies.of("long"):

@@ -5,12 +5,14 @@ twice `timeout`: once for its turn, once for its answer. Leaves choosing the ser
 """
 
 import asyncio
+import inspect
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import hiredis
 from redis.asyncio import Connection, SSLConnection
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from coatcheck.errors import UsageError
@@ -23,6 +25,13 @@ Address = tuple[str, int]
 Command = tuple["Script | str | bytes | int", ...]
 
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
+
+# Which library this is, servers since Redis 7.2 and Valkey would be told on each connection: a right more than is needed.
+_UNSAID: dict[str, None] = (
+    {"driver_info": None}
+    if "driver_info" in inspect.signature(cast(Any, AbstractConnection)).parameters
+    else {"lib_name": None, "lib_version": None}
+)
 
 _TOGETHER = 200
 """So many commands travel together at most: whoever comes after them should not wait for all their answers."""
@@ -72,6 +81,7 @@ def connecting(place: Place, options: Options, *, sentinel: bool = False) -> Con
         "username": options.sentinel_username if sentinel else place.username,
         "password": options.sentinel_password if sentinel else place.password,
         "client_name": None if sentinel else "coatcheck",
+        **_UNSAID,
     }
     if not place.tls:
         return Connecting(Connection, settings, options.connect_timeout)

@@ -15,7 +15,8 @@ class Shards:
     """One node's view. `primaries` gives the slots of each, as pairs of first and last one.
 
     Primaries without slots are among them: while slots are being moved to one, it already answers for sessions. One
-    without slots that has failed is not: its slots were taken over, and nobody who sees that asks it any more.
+    without slots that has failed is not, nor one beside which another has its slots: they were taken over, and nobody who
+    sees that asks it any more.
     """
 
     COMMAND: Final = ("CLUSTER", "SHARDS")
@@ -23,6 +24,7 @@ class Shards:
     def __init__(self, primaries: Mapping[Address, tuple[tuple[int, int], ...]]) -> None:
         self.primaries = primaries
         self._owners: list[Address | None] = []
+        self._holders: set[Address | None] = set()
         self._tags: dict[Address, str] = {}
 
     @classmethod
@@ -31,12 +33,13 @@ class Shards:
         return cls(dict(_primaries(reply, asked, tls)))
 
     def owner(self, slot: int) -> Address | None:
-        """Give who has a slot."""
+        """Give who has a slot. Where two say so, it is one of them, and always the same."""
         if not self._owners:
             self._owners = [None] * REDIS_CLUSTER_HASH_SLOTS
             for address, ranges in self.primaries.items():
                 for first, last in ranges:
                     self._owners[first : last + 1] = [address] * (last + 1 - first)
+            self._holders = set(self._owners)
         return self._owners[slot]
 
     def tag_for(self, address: Address) -> str | None:
@@ -44,8 +47,9 @@ class Shards:
 
         Not always the same: while a slot is on its way to another primary, nothing new can be put into it.
         """
-        if not self.primaries.get(address):
-            return None
+        self.owner(0)
+        if address not in self._holders:
+            return None  # of those that two claim it may have none
         tag = self._tags.get(address)
         if tag is None:
             number = random.randrange(1_000_000)  # noqa: S311 - nothing secret about it
@@ -61,8 +65,11 @@ def _primaries(reply: Any, asked: Address, tls: bool) -> list[tuple[Address, tup
         fields = _fields(shard)
         numbers = [int(number) for number in fields[b"slots"]]
         ranges = tuple(zip(numbers[::2], numbers[1::2], strict=True))
-        for node in map(_fields, fields[b"nodes"]):
-            if node[b"role"] != b"master" or (not ranges and node[b"health"] == b"fail"):
+        masters = [node for node in map(_fields, fields[b"nodes"]) if node[b"role"] == b"master"]
+        # While a replica takes over, Valkey lists it beside the one that has failed, with the same slots.
+        taken_over = not ranges or any(node[b"health"] != b"fail" for node in masters)
+        for node in masters:
+            if taken_over and node[b"health"] == b"fail":
                 continue
             host = (node.get(b"endpoint") or b"").decode()
             if host in ("", "?"):

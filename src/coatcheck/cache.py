@@ -24,13 +24,18 @@ _ENTRY_BYTES = 700
 class Entry:
     """One cached record, and when this node last heard of its user (seconds since 1970)."""
 
-    __slots__ = ("last_seen_at", "record", "size", "used")
+    __slots__ = ("last_seen_at", "record", "used")
 
     def __init__(self, record: SessionRecord) -> None:
         self.record: SessionRecord = record
         self.last_seen_at: float = record.last_seen_at
         self.used: bool = False
-        self.size: int = (
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes. Worked out when it comes and goes, since to keep it would cost 36 of them."""
+        record = self.record
+        return (
             _ENTRY_BYTES
             + sum(60 + len(data) for data in record.values.values())
             + sum(50 + len(text) for text in record.about.values())
@@ -210,10 +215,11 @@ class NearCache:
             entry.last_seen_at = max(entry.last_seen_at, present.last_seen_at)
             entry.used = present.used
             self._drop(record.id)
-        while self.entries and (len(self.entries) >= self._max_entries or self._bytes + entry.size > self._max_bytes):
+        size = entry.size
+        while self.entries and (len(self.entries) >= self._max_entries or self._bytes + size > self._max_bytes):
             self._evict()  # first, so that what has just been asked for is not what goes
         self.entries[record.id] = entry
-        self._bytes += entry.size
+        self._bytes += size
         if record.user_id is not None:
             ids = self._users.get(record.user_id)
             if ids is None:

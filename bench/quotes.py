@@ -44,6 +44,7 @@ def quotes(results: Mapping[str, Any]) -> dict[str, str]:
     }
     for store, name in (("SQLite", "sqlite"), ("Redis", "redis"), ("PostgreSQL", "postgres")):
         found[f"end.{name}"] = f"{results['stores'][store]['revocation']['p99'] * 1e3:.2f} ms"
+    found["end.cached"] = f"{results['stores']['cached_for_a_time']['p99']:.2f} s"
     for name, of in _SERVED.items():
         entry = results["servers"][of]
         whole = entry["processor_seconds"]["median"] + entry["store_seconds"]["median"]

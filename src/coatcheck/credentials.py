@@ -130,7 +130,11 @@ class Credentials:
             cookie, origin, site = _said_by_browsers(headers)
             if is_cross_site(site, origin, self.public_origins):
                 return _CROSS_SITE
-        return None if cookie is None else self.token(cookie)
+        if cookie is None:
+            return None
+        if len(cookie) == self._alone and cookie.startswith(self._needle):
+            return cookie[-TOKEN_LENGTH:]  # as `token` would give it, without the call
+        return self.token(cookie)
 
     def _examine_handshake(self, scope: MutableMapping[str, Any]) -> bytes | str | Ticket | Refusal | None:
         offered = _take_offered(scope)
@@ -149,8 +153,6 @@ class Credentials:
     def token(self, cookie: bytes) -> bytes | None:
         """Give the token in a Cookie header; None where there is none of ours, or more than one."""
         needle = self._needle
-        if len(cookie) == self._alone and cookie.startswith(needle):
-            return cookie[-TOKEN_LENGTH:]
         start = cookie.find(needle)
         if start < 0:
             return None
@@ -188,7 +190,8 @@ def _bearer_of(headers: Iterable[tuple[bytes, bytes]]) -> str | Refusal | None:
             found = value
     if found is None or not (found.startswith(b"Bearer ") or found[:7].lower() == b"bearer "):
         return None
-    return found[7:].strip(b" ").decode("latin-1")
+    token = found[7:].decode("latin-1")
+    return token.strip(" ") if token[:1] == " " or token[-1:] == " " else token
 
 
 def _take_offered(scope: MutableMapping[str, Any]) -> str | Ticket | Refusal | None:
@@ -232,10 +235,8 @@ class Authenticator:
 
     def cached(self, credential: bytes | str | Ticket) -> Session | None:
         """Give the session from this node's copies, or None: then `load` must ask. Never waits."""
-        if isinstance(credential, bytes):
-            return self._sessions.load_cached(credential)
         if not isinstance(credential, str):
-            return None
+            return self._sessions.load_cached(credential) if isinstance(credential, bytes) else None
         assert self._tokens is not None
         try:
             claims = self._tokens.verify(credential)

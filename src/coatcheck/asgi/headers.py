@@ -9,7 +9,7 @@ __all__ = ["clients_drop", "session_headers"]
 
 
 def session_headers(
-    session: Session, headers: Iterable[tuple[bytes, bytes]], *, cookie: CookiePolicy, vary: bytes
+    session: Session, headers: Iterable[tuple[bytes, bytes]], cookie: CookiePolicy, vary: bytes
 ) -> list[tuple[bytes, bytes]]:
     """Give a response's headers completed for a session that the request has used.
 

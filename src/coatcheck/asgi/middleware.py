@@ -59,7 +59,7 @@ class SessionMiddleware:
         self.cookie: CookiePolicy = cookie or CookiePolicy()
         self._credentials = Credentials(self.cookie, public_origins, bearer=tokens is not None)
         self._authenticator = Authenticator(self.sessions, tokens)
-        self._vary: bytes = b"Cookie" if tokens is None else b"Cookie, Authorization"
+        self.vary: bytes = b"Cookie" if tokens is None else b"Cookie, Authorization"
         self.full: Collection[str] = self.sessions.connections.full
         self._max_message = max_message
         self._warned = False
@@ -156,7 +156,7 @@ class SessionMiddleware:
 
     def headers(self, session: Session, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Give a response's headers with what the session has to say: Vary, Cache-Control, Set-Cookie."""
-        return session_headers(session, headers, cookie=self.cookie, vary=self._vary)
+        return session_headers(session, headers, self.cookie, self.vary)
 
     def warn_if_dropped(self, session: Session, scope: Scope) -> None:
         """Say once that clients drop a Secure cookie that is set over plain HTTP on a name that is not localhost."""

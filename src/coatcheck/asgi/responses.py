@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Collection
 from typing import Any, Protocol
 
 from coatcheck.asgi._types import Message, Receive, Scope, Send
+from coatcheck.asgi.headers import session_headers
 from coatcheck.asgi.live import Live
 from coatcheck.asgi.refusals import answer, refusal_of
 from coatcheck.connections import Interruption
+from coatcheck.cookies import CookiePolicy
 from coatcheck.errors import SessionRefused, StoreUnavailable, TooManyConnections
 from coatcheck.manager import Sessions
 from coatcheck.session import Session
@@ -35,6 +37,12 @@ class Outlet(Protocol):
     def full(self) -> Collection[str]:
         """The sessions and users that have as many live connections as they may."""
         ...
+
+    @property
+    def cookie(self) -> CookiePolicy: ...
+
+    @property
+    def vary(self) -> bytes: ...
 
     def headers(self, session: Session, headers: Any) -> list[tuple[bytes, bytes]]: ...
 
@@ -101,7 +109,9 @@ class Response:
         if session.used:
             if session.needs_commit() or session.cookie_change is not None:
                 return self._commit_and_send(message)
-            message["headers"] = self._middleware.headers(session, self._start_headers)
+            middleware = self._middleware
+            # As `headers` of the middleware would give them, without the call.
+            message["headers"] = session_headers(session, self._start_headers, middleware.cookie, middleware.vary)
         self.started = True
         return self._send(message)
 

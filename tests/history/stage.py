@@ -54,6 +54,8 @@ class Stage:
         self.losses: list[Loss] = []
         self.random = random.Random(seed)
         self.people = [Person(f"user{number}", lambda: self.nodes, self.history, seed + number) for number in range(3)]
+        self.forgotten = 0
+        """Sessions, begun for that alone, that a store which may forget has forgotten."""
         self.back: dict[str, float] = {}
         """Seconds from the end of each fault until all served again."""
 
@@ -101,8 +103,24 @@ class Stage:
         """Note what may be gone by what has just happened."""
         self.losses.append(Loss(setting=setting, since=since, at=at, parts=frozenset(parts)))
 
+    async def begin_witness(self) -> str:
+        """Begin a session that nobody ends, and give its token."""
+        made = await self.nodes[0].ask("login", user="witness")
+        assert made["outcome"] == "ok", made
+        return str(made["token"])
+
+    async def ask_witness(self, token: str) -> None:
+        """Note whether it is still there, when no copy from before can be believed any more."""
+        await asyncio.sleep(1.5 * STALE)
+        found = await self.nodes[0].ask("read", token=token)
+        assert found["outcome"] in ("ok", "refused"), found
+        self.forgotten += found["outcome"] == "refused"
+
     def verdict(self) -> Verdict:
-        return check(self.history, self.faults, self.losses, stale=STALE)
+        verdict = check(self.history, self.faults, self.losses, stale=STALE)
+        if self.forgotten:
+            verdict.counts["witness forgotten"] = self.forgotten
+        return verdict
 
     def report(self) -> str:
         """What was done and what came of it, for people."""
@@ -166,6 +184,7 @@ class Redis(Served):
         if self.kept == "snapshots":
             await asyncio.to_thread(self._save)
             await asyncio.sleep(0.5)  # whatever is acknowledged in this time is in no snapshot
+        witness = await stage.begin_witness()
         killed = time.monotonic()
         await asyncio.to_thread(self.server.kill, signal.SIGKILL)
         gone = time.monotonic()
@@ -183,6 +202,7 @@ class Redis(Served):
         back = time.monotonic()
         await asyncio.to_thread(self.server.start)
         await stage.over("kill -9 of Redis", min(began, killed), away=(gone, back))
+        await stage.ask_witness(witness)
 
     def _save(self) -> None:
         before = self.server.cli("LASTSAVE")

@@ -29,8 +29,8 @@ SETS_GOING = (
     "call_at",
     "run_in_executor",
 )
-MOST_BYTES = 3072
-"""That one request holds at once, the application's own included."""
+MOST_BYTES = 5120
+"""That one request holds at once, the application's own included: 1.7 to 2.1 KB, and 1.5 more where coverage is counted."""
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:

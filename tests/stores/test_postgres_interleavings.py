@@ -253,7 +253,7 @@ async def test_a_lock_that_is_not_given_back_fails_in_time_and_takes_nothing_els
     postgres: PostgresServer, schema: str, url: str
 ) -> None:
     await migrated(url)
-    async with started(url, timeout=0.3) as store, connected(postgres, schema) as hand:
+    async with started(url, timeout=0.6) as store, connected(postgres, schema) as hand:
         for session_id in ("a", "b"):
             await store.create(record(session_id))
         async with hand.transaction():
@@ -265,7 +265,7 @@ async def test_a_lock_that_is_not_given_back_fails_in_time_and_takes_nothing_els
             assert isinstance(await store.read("a"), SessionRecord)
             assert await store.end(["b"], reason="x", now=1.0) == ["b"]
         # Nor does anything that was given up on come to pass later.
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.8)
         assert await store.read("a") == record("a")
 
 

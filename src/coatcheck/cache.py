@@ -155,14 +155,23 @@ class NearCache:
             if not fills:
                 del self._fills[session_id]
 
-    def finish(self, session_id: str, fill: Fill, record: SessionRecord | None) -> None:
-        """End a fill; keep its record unless something newer is known."""
+    def finish(self, session_id: str, fill: Fill, record: SessionRecord | None, *, written: bool = False) -> None:
+        """End a fill; keep its record unless something newer is known.
+
+        `written`: this node's own change has brought it, and nothing older may be believed here from now on.
+        """
         with self._lock:
             self.abandon(session_id, fill)
-            if record is None or record.version < fill.floor:
+            if record is None:
                 return
             present = self.entries.get(session_id)
-            if present is None or present.record.version <= record.version:
+            if written:
+                # Though it may not be kept itself: what others are still reading may be from before it.
+                self._raise_floor(session_id, record.version)
+            if record.version < fill.floor:
+                if written and present is not None and present.record.version < record.version:
+                    self._drop(session_id)
+            elif present is None or present.record.version <= record.version:
                 self._keep(Entry(record))
 
     def notice(self, change: Change) -> None:

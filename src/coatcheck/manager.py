@@ -450,7 +450,7 @@ class Sessions:
         except BaseException:
             self.cache.abandon(session_id, fill)
             raise
-        self.cache.finish(session_id, fill, merged)
+        self.cache.finish(session_id, fill, merged, written=True)
         return merged is not None
 
     async def epoch(self, user_id: str) -> int:
@@ -535,7 +535,7 @@ class Sessions:
             self.cache.abandon(record.id, fill)
             raise
         self.counted.created += 1
-        self.cache.finish(record.id, fill, record)
+        self.cache.finish(record.id, fill, record, written=True)
 
     async def apply(
         self, record: SessionRecord, changes: Changes, *, expect_version: int | None = None
@@ -554,7 +554,7 @@ class Sessions:
         except BaseException:
             self.cache.abandon(record.id, fill)
             raise
-        self.cache.finish(record.id, fill, merged)
+        self.cache.finish(record.id, fill, merged, written=True)
         if merged is None:
             # What led here was old: without a copy the next request asks the store.
             self.cache.forget(record.id)

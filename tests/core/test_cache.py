@@ -171,6 +171,22 @@ def test_a_change_of_unknown_version_drops_any_copy() -> None:
     assert near.get("a") is None
 
 
+def test_what_was_written_here_is_seen_here_though_the_feed_is_lost_meanwhile() -> None:
+    near = cache()
+    write = near.begin("a")
+    near.clear()  # the feed has missed something: nothing that is under way may be kept
+    read = near.begin("a")
+    near.finish("a", write, record(version=2), written=True)  # acknowledged
+    near.finish("a", read, record(version=1))  # read before that was written
+    assert held(near, "a") is None
+    late = near.begin("a")
+    keep(near, record(version=2))
+    near.clear()
+    keep(near, record(version=2))
+    near.finish("a", late, record(version=3), written=True)
+    assert held(near, "a") is None, "an older copy is no copy once a newer version was acknowledged"
+
+
 def test_an_end_drops_the_copy_and_a_loss_drops_all() -> None:
     near = cache()
     keep(near, record("a"), record("b"), record("c"))

@@ -186,7 +186,7 @@ class HitWithoutLease(NearCache):
 class FillThatOverwrites(NearCache):
     """Keeps the result of a write although a newer version is known."""
 
-    def finish(self, session_id: str, fill: Fill, record: SessionRecord | None) -> None:
+    def finish(self, session_id: str, fill: Fill, record: SessionRecord | None, *, written: bool = False) -> None:
         self.abandon(session_id, fill)
         if record is not None:
             self._keep(Entry(record))

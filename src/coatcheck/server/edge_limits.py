@@ -80,7 +80,8 @@ def overload_manager(limits: Limits) -> Json:
         "envoy.overload_actions.stop_accepting_requests": 0.98,
     }
     return {
-        "refresh_interval": "0.25s",
+        # A flood over a fast network adds some hundred MiB a second, and until the next look nothing is shed.
+        "refresh_interval": "0.05s",
         "resource_monitors": [
             {
                 "name": heap,

@@ -13,6 +13,7 @@ import pytest
 from coatcheck.errors import StoreUnavailable
 from coatcheck.record import Changes, SessionRecord
 from coatcheck.stores._redis_keys import Keys, bucket_of
+from coatcheck.stores._sqlite_steps import key_of
 from coatcheck.stores.contract import Store
 from coatcheck.stores.postgres import PostgresStore
 from coatcheck.stores.redis import RedisStore
@@ -60,8 +61,8 @@ class OnSQLite:
         by_hand(
             self._path,
             "INSERT INTO user_epoch VALUES ('zoë', 5)",
-            "INSERT INTO session (id, user_id, epoch, generation, version, expires_at, last_seen_at, hashes, record) "
-            f"VALUES ('{RECORD.id}', 'zoë', 5, 3, 7, 4000000000.5, 1700000123.25, X'{HASHES}', X'{data.hex()}')",
+            "INSERT INTO session (key, id, user_id, epoch, generation, version, expires_at, last_seen_at, hashes, record) "
+            f"VALUES ({key_of(RECORD.id)}, '{RECORD.id}', 'zoë', 5, 3, 7, 4000000000.5, 1700000123.25, X'{HASHES}', X'{data.hex()}')",
         )
 
     def get(self) -> bytes:

@@ -13,6 +13,7 @@ import pytest
 from coatcheck.errors import LoginRefused, SessionRefused, StoreUnavailable, UsageError
 from coatcheck.record import Changes, Identity, SessionRecord, Tombstone
 from coatcheck.stores import open_store
+from coatcheck.stores._sqlite_steps import key_of
 from coatcheck.stores.contract import Change
 from coatcheck.stores.sqlite import SQLiteStore
 from tests.stores.sqlite_peer import Peer, by_hand, record, run_python
@@ -98,12 +99,36 @@ async def test_a_store_that_was_never_started_says_so(tmp_path: Path) -> None:
         await store.create(record("a"))
 
 
-async def test_a_newer_release_s_file_is_refused_in_one_clear_sentence(tmp_path: Path) -> None:
-    async with started(tmp_path / "s.db"):
-        pass
-    by_hand(tmp_path / "s.db", "PRAGMA user_version = 99")
-    with pytest.raises(UsageError, match="newer release of Coatcheck"):
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [(99, "newer release of Coatcheck"), (1, "made before release 0.1.0 .* move it away and start anew")],
+)
+async def test_another_release_s_file_is_refused_in_one_clear_sentence_and_left_alone(
+    version: int, said: str, tmp_path: Path
+) -> None:
+    async with started(tmp_path / "s.db") as store:
+        await store.create(record("a"))
+    by_hand(tmp_path / "s.db", f"PRAGMA user_version = {version}")
+    with pytest.raises(UsageError, match=said):
         await SQLiteStore(tmp_path / "s.db").start()
+    assert by_hand(tmp_path / "s.db", "SELECT id FROM session")[1] == [("a",)]
+
+
+async def test_ids_whose_keys_are_one_number_are_not_confused(tmp_path: Path) -> None:
+    one, other = "a" + "x" * 60 + "b", "b" + "x" * 60 + "a"
+    assert key_of(one) == key_of(other)
+    async with started(tmp_path / "s.db") as store:
+        await store.create(record(one))
+        with pytest.raises(SessionRefused, match="is taken"):
+            await store.create(record(other))
+        assert await store.read(other) is None
+        assert await store.alive([one, other]) == {one: record(one).generation}
+        assert await store.apply(other, Changes(set={"k": b"\x01"})) is None
+        await store.touch({other: 4e9})
+        assert await store.end([other], reason="logged out", now=1.0) == []
+        assert await store.read(one) == record(one)
+        assert await store.end([other, one], reason="logged out", now=1.0) == [one]
+        assert await store.alive([one]) == {}
 
 
 async def test_another_program_s_database_is_left_alone(tmp_path: Path) -> None:

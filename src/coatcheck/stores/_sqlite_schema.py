@@ -15,11 +15,12 @@ __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "ensure_schema", "has_schema"]
 APPLICATION_ID = 0x436F6174
 """`PRAGMA application_id` of our files: "Coat". Guards other programs' databases, our accounts' among them."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE session (
-  id TEXT PRIMARY KEY NOT NULL,
+  key INTEGER PRIMARY KEY,  -- made from the id: see _sqlite_steps.key_of
+  id TEXT NOT NULL,
   user_id TEXT,
   epoch INTEGER NOT NULL,
   generation INTEGER NOT NULL,
@@ -28,7 +29,7 @@ CREATE TABLE session (
   last_seen_at REAL NOT NULL,
   hashes BLOB NOT NULL,  -- of the current secret and the lately replaced ones: what the tombstone will need
   record BLOB NOT NULL
-) WITHOUT ROWID;
+);
 CREATE INDEX session_of_user ON session (user_id) WHERE user_id IS NOT NULL;
 CREATE INDEX session_by_expiry ON session (expires_at);
 CREATE INDEX session_by_last_seen ON session (last_seen_at);
@@ -55,7 +56,7 @@ CREATE TABLE change (
 
 -- Not for last_seen_at: being seen is no change. A version that did not rise tells that this was no store of ours.
 CREATE TRIGGER session_changed
-AFTER UPDATE OF id, user_id, epoch, generation, version, expires_at, hashes, record ON session BEGIN
+AFTER UPDATE OF key, id, user_id, epoch, generation, version, expires_at, hashes, record ON session BEGIN
   INSERT INTO change (kind, id, version, generation) SELECT 'changed', OLD.id,
     CASE WHEN told THEN NEW.version ELSE 0 END, CASE WHEN told THEN NEW.generation ELSE 0 END
     FROM (SELECT NEW.id = OLD.id AND NEW.version > OLD.version AND NEW.generation >= OLD.generation AS told);
@@ -70,8 +71,8 @@ END;
 
 -- INSERT OR REPLACE, typed by hand, fires neither of the above.
 CREATE TRIGGER session_replaced BEFORE INSERT ON session
-WHEN EXISTS (SELECT 1 FROM session WHERE id = NEW.id) BEGIN
-  INSERT INTO change (kind, id) VALUES ('changed', NEW.id);
+WHEN EXISTS (SELECT 1 FROM session WHERE key = NEW.key) BEGIN
+  INSERT INTO change (kind, id) SELECT 'changed', id FROM session WHERE key = NEW.key;
 END;
 
 CREATE TRIGGER user_epoch_changed AFTER UPDATE ON user_epoch BEGIN
@@ -117,6 +118,11 @@ def has_schema(link: Link, path: Path) -> bool:
         raise UsageError(
             f"{path} was made by a newer release of Coatcheck (schema {version}; this one knows {SCHEMA_VERSION}): "
             "upgrade this installation, or give it a file of its own"
+        )
+    if ours and version:
+        raise UsageError(
+            f"{path} was made before release 0.1.0 (schema {version}), whose sessions no release reads: "
+            "move it away and start anew, and everybody logs in once more"
         )
     if ours or version or link.rows("SELECT count(*) FROM sqlite_master") != [(0,)]:
         raise UsageError(f"{path} is another program's database: give the session store a file of its own")

@@ -30,7 +30,8 @@ __all__ = [
     "end_user",
     "epoch_of",
     "generations_of",
-    "json_list",
+    "key_of",
+    "keys_of",
     "make_epoch",
     "record_of",
     "sweep",
@@ -41,40 +42,58 @@ __all__ = [
 _COLUMNS = "s.id, s.user_id, s.epoch, s.generation, s.version, s.expires_at, s.last_seen_at, s.record"
 _VALID = "(s.user_id IS NULL OR s.epoch = (SELECT u.epoch FROM user_epoch AS u WHERE u.user_id = s.user_id))"
 
-READ = f"SELECT {_COLUMNS} FROM session AS s WHERE s.id = ? AND {_VALID}"
+READ = f"SELECT {_COLUMNS} FROM session AS s WHERE s.key = ? AND s.id = ? AND {_VALID}"
 READ_TOMBSTONE = "SELECT id, ended_at, reason, hashes FROM tombstone WHERE id = ?"
 READ_USER = f"SELECT {_COLUMNS} FROM session AS s WHERE s.user_id = ? AND {_VALID}"
-ALIVE = f"SELECT s.id, s.generation FROM session AS s WHERE s.id IN (SELECT value FROM json_each(?)) AND {_VALID}"
+ALIVE = f"SELECT s.id, s.generation FROM session AS s WHERE s.key IN (SELECT value FROM json_each(?)) AND {_VALID}"
 EPOCH = "SELECT epoch FROM user_epoch WHERE user_id = ?"
 
 _CREATE = """
-INSERT INTO session (id, user_id, epoch, generation, version, expires_at, last_seen_at, hashes, record)
-SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9
-WHERE (?2 IS NULL OR ?3 = (SELECT epoch FROM user_epoch WHERE user_id = ?2))
-AND NOT EXISTS (SELECT 1 FROM tombstone WHERE id = ?1) AND NOT EXISTS (SELECT 1 FROM session WHERE id = ?1)
+INSERT INTO session (key, id, user_id, epoch, generation, version, expires_at, last_seen_at, hashes, record)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
+WHERE (?3 IS NULL OR ?4 = (SELECT epoch FROM user_epoch WHERE user_id = ?3))
+AND NOT EXISTS (SELECT 1 FROM tombstone WHERE id = ?2) AND NOT EXISTS (SELECT 1 FROM session WHERE key = ?1)
 """
-_TAKEN = "SELECT EXISTS (SELECT 1 FROM session WHERE id = ?1) OR EXISTS (SELECT 1 FROM tombstone WHERE id = ?1)"
-_UPDATE_VALUES = "UPDATE session SET version = ?2, record = ?3 WHERE id = ?1"
+_TAKEN = "SELECT EXISTS (SELECT 1 FROM session WHERE key = ?1) OR EXISTS (SELECT 1 FROM tombstone WHERE id = ?2)"
+_UPDATE_VALUES = "UPDATE session SET version = ?2, record = ?3 WHERE key = ?1"
 _UPDATE_IDENTITY = """
 UPDATE session SET version = ?2, record = ?3, generation = ?4, user_id = ?5, epoch = ?6, expires_at = ?7, hashes = ?8
-WHERE id = ?1
+WHERE key = ?1
 """
 _TO_END = f"""
-SELECT s.id FROM session AS s WHERE s.id IN (SELECT value FROM json_each(?1)) AND {_VALID}
+SELECT s.key, s.id FROM session AS s WHERE s.key IN (SELECT value FROM json_each(?1)) AND {_VALID}
 AND (?2 IS NULL OR s.generation = ?2) AND (?3 IS NULL OR s.last_seen_at <= ?3)
 """
 _BURY = """
 INSERT OR REPLACE INTO tombstone (id, ended_at, reason, hashes)
-SELECT id, ?2, ?3, hashes FROM session WHERE id IN (SELECT value FROM json_each(?1))
+SELECT id, ?2, ?3, hashes FROM session WHERE key IN (SELECT value FROM json_each(?1))
 """
-_DELETE = "DELETE FROM session WHERE id IN (SELECT value FROM json_each(?1))"
+_DELETE = "DELETE FROM session WHERE key IN (SELECT value FROM json_each(?1))"
 
 # Many in one statement: each statement gives up the interpreter's lock, and a busy event loop keeps it for 5 ms.
 _TOUCHED_AT_ONCE = 100
 _TOUCH = f"""
-WITH seen (id, at) AS (VALUES {", ".join(["(?, ?)"] * _TOUCHED_AT_ONCE)})
-UPDATE session SET last_seen_at = seen.at FROM seen WHERE session.id = seen.id AND session.last_seen_at < seen.at
+WITH seen (key, id, at) AS (VALUES {", ".join(["(?, ?, ?)"] * _TOUCHED_AT_ONCE)})
+UPDATE session SET last_seen_at = seen.at FROM seen
+WHERE session.key = seen.key AND session.id = seen.id AND session.last_seen_at < seen.at
 """
+
+_PRIME = 2**61 - 1
+
+
+def key_of(session_id: str) -> int:
+    """Give the number under which a session lies in its table: 61 bits, from the whole id.
+
+    SQLite finds an integer among ten million in four pages and a text in six, each of which costs about a microsecond.
+    Two ids with one number are not confused, since the id is compared too: the second one cannot be stored beside the
+    first. With ten million sessions stored that befalls one creation in 10¹¹.
+    """
+    return int.from_bytes(session_id.encode(), "big") % _PRIME
+
+
+def keys_of(session_ids: Collection[str]) -> str:
+    """Give the keys of any number of ids in one binding, as SQLite's `json_each` takes them."""
+    return json.dumps([key_of(session_id) for session_id in session_ids])
 
 
 def create(link: Link, record: SessionRecord) -> None:
@@ -82,6 +101,7 @@ def create(link: Link, record: SessionRecord) -> None:
     link.rows(
         _CREATE,
         (
+            key_of(record.id),
             record.id,
             record.user_id,
             record.epoch,
@@ -95,7 +115,7 @@ def create(link: Link, record: SessionRecord) -> None:
     )
     if link.changed() == 1:
         return
-    if link.rows(_TAKEN, (record.id,)) == [(1,)]:
+    if link.rows(_TAKEN, (key_of(record.id), record.id)) == [(1,)]:
         raise SessionRefused(f"the session id {record.id} is taken")
     raise _login_refused()
 
@@ -104,7 +124,8 @@ def apply(
     link: Link, session_id: str, changes: Changes, expect_generation: int | None, expect_version: int | None
 ) -> SessionRecord | None:
     """Merge into the record as it is now; None where there is none to merge into."""
-    rows = link.rows(READ, (session_id,))
+    key = key_of(session_id)
+    rows = link.rows(READ, (key, session_id))
     if not rows:
         return None
     record = record_of(rows[0])
@@ -122,10 +143,10 @@ def apply(
     merged = merge(record, changes)
     data = encode_record(merged)
     if identity is None:  # the indexed columns are left alone: that saves half of the work
-        link.rows(_UPDATE_VALUES, (session_id, merged.version, data))
+        link.rows(_UPDATE_VALUES, (key, merged.version, data))
     else:
         of_identity = (merged.generation, merged.user_id, merged.epoch, merged.expires_at, _hashes(merged))
-        link.rows(_UPDATE_IDENTITY, (session_id, merged.version, data, *of_identity))
+        link.rows(_UPDATE_IDENTITY, (key, merged.version, data, *of_identity))
     return merged
 
 
@@ -138,29 +159,31 @@ def end(
     unseen_since: float | None,
 ) -> list[str]:
     """End what meets the conditions, in the order of the ids that were given."""
-    rows = link.rows(_TO_END, (json_list(session_ids), expect_generation, unseen_since))
-    found = {cast(str, session_id) for (session_id,) in rows}
+    rows = link.rows(_TO_END, (keys_of(session_ids), expect_generation, unseen_since))
+    found = {session_id: key for key, session_id in cast("list[tuple[int, str]]", rows)}
     ended = [session_id for session_id in dict.fromkeys(session_ids) if session_id in found]
-    _bury(link, ended, reason, now)
+    _bury(link, [found[session_id] for session_id in ended], reason, now)
     return ended
 
 
 def end_user(link: Link, user_id: str, reason: str, now: float, keep: str | None) -> list[str]:
     """Raise the user's epoch, give it to `keep`, and end the rest."""
-    kept = keep is not None and bool(link.rows(f"{READ} AND s.user_id = ?", (keep, user_id)))
-    rows = link.rows("SELECT id FROM session WHERE user_id = ?1 AND id IS NOT ?2", (user_id, keep))
-    ended = [cast(str, session_id) for (session_id,) in rows]
+    kept = keep is not None and bool(link.rows(f"{READ} AND s.user_id = ?", (key_of(keep), keep, user_id)))
+    rows = cast(
+        "list[tuple[int, str]]",
+        link.rows("SELECT key, id FROM session WHERE user_id = ?1 AND id IS NOT ?2", (user_id, keep)),
+    )
     # First made, then raised: the trigger that tells of it is one for updates.
     make_epoch(link, user_id)
     link.rows("UPDATE user_epoch SET epoch = epoch + 1 WHERE user_id = ?", (user_id,))
-    if kept:
+    if keep is not None and kept:
         link.rows(
             "UPDATE session SET version = version + 1, epoch = (SELECT epoch FROM user_epoch WHERE user_id = ?2) "
-            "WHERE id = ?1",
-            (keep, user_id),
+            "WHERE key = ?1",
+            (key_of(keep), user_id),
         )
-    _bury(link, ended, reason, now)
-    return ended
+    _bury(link, [key for key, _ in rows], reason, now)
+    return [session_id for _, session_id in rows]
 
 
 def make_epoch(link: Link, user_id: str) -> int:
@@ -176,15 +199,17 @@ def touch(link: Link, seen: Mapping[str, float]) -> None:
     for first in range(0, len(times), _TOUCHED_AT_ONCE):
         some = times[first : first + _TOUCHED_AT_ONCE]
         some += [("", 0.0)] * (_TOUCHED_AT_ONCE - len(some))  # one length, so that one prepared statement serves all
-        link.rows(_TOUCH, tuple(value for pair in some for value in pair))
+        link.rows(_TOUCH, tuple(value for session_id, at in some for value in (key_of(session_id), session_id, at)))
 
 
 def sweep(link: Link, now: float, limit: int, unseen_since: float) -> int:
     """End at most `limit` sessions that are over."""
     gone = 0
     for column, before, reason in (("expires_at", now, "expired"), ("last_seen_at", unseen_since, "idle")):
-        rows = link.rows(f"SELECT id FROM session WHERE {column} < ? ORDER BY {column} LIMIT ?", (before, limit - gone))
-        _bury(link, [cast(str, session_id) for (session_id,) in rows], reason, now)
+        rows = link.rows(
+            f"SELECT key FROM session WHERE {column} < ? ORDER BY {column} LIMIT ?", (before, limit - gone)
+        )
+        _bury(link, [cast(int, key) for (key,) in rows], reason, now)
         gone += len(rows)
     return gone
 
@@ -245,16 +270,11 @@ def tombstone_of(row: Row) -> Tombstone:
     return Tombstone(id=session_id, ended_at=ended_at, reason=reason, hashes=hashes)
 
 
-def json_list(texts: Collection[str]) -> str:
-    """Give texts as SQLite's `json_each` takes them: any number of them in one binding."""
-    return json.dumps(list(texts))
-
-
-def _bury(link: Link, session_ids: list[str], reason: str, now: float) -> None:
-    if session_ids:
-        ids = json_list(session_ids)
-        link.rows(_BURY, (ids, now, reason))  # before the deletion, whose trigger looks for the reason there
-        link.rows(_DELETE, (ids,))
+def _bury(link: Link, keys: list[int], reason: str, now: float) -> None:
+    if keys:
+        listed = json.dumps(keys)
+        link.rows(_BURY, (listed, now, reason))  # before the deletion, whose trigger looks for the reason there
+        link.rows(_DELETE, (listed,))
 
 
 def _hashes(record: SessionRecord) -> bytes:

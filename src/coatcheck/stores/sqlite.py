@@ -19,7 +19,7 @@ from coatcheck.record import TOMBSTONE_SECONDS, Changes, SessionRecord, Tombston
 from coatcheck.stores import _sqlite_steps as steps
 from coatcheck.stores._sqlite_feed import SQLiteChangeStream
 from coatcheck.stores._sqlite_file import SQLiteFile, StoreBusy
-from coatcheck.stores._sqlite_link import Link, Row
+from coatcheck.stores._sqlite_link import Link, Row, Value
 from coatcheck.stores._sqlite_reader import Reader
 from coatcheck.stores._sqlite_writer import GroupWriter
 
@@ -105,14 +105,15 @@ class SQLiteStore:
         await self._write(lambda link: steps.create(link, record), told=False)
 
     async def read(self, session_id: str) -> SessionRecord | Tombstone | None:
-        if rows := await self._rows(steps.READ, session_id):
+        if rows := await self._rows(steps.READ, steps.key_of(session_id), session_id):
             return steps.record_of(rows[0])
         if rows := await self._rows(steps.READ_TOMBSTONE, session_id):
             return steps.tombstone_of(rows[0])
         return None
 
     async def alive(self, session_ids: Collection[str]) -> Mapping[str, int]:
-        return steps.generations_of(await self._rows(steps.ALIVE, steps.json_list(session_ids)))
+        found = steps.generations_of(await self._rows(steps.ALIVE, steps.keys_of(session_ids)))
+        return {session_id: found[session_id] for session_id in session_ids if session_id in found}
 
     async def apply(
         self,
@@ -169,13 +170,13 @@ class SQLiteStore:
     def changes(self) -> SQLiteChangeStream:
         return SQLiteChangeStream(self._reader, self._clock)
 
-    async def _rows(self, statement: str, key: str) -> list[Row]:
+    async def _rows(self, statement: str, *bindings: Value) -> list[Row]:
         if self._writer is None:
             raise self._not_started()
         deadline = time.monotonic() + self._file.busy_timeout
         while True:
             try:
-                return self._reader.rows(statement, (key,))
+                return self._reader.rows(statement, bindings)
             except StoreBusy:
                 if time.monotonic() >= deadline:
                     raise

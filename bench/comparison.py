@@ -29,7 +29,6 @@ TARGETS: tuple[tuple[str, str, str, float], ...] = (
     (READ, "Coatcheck, Redis", "Starlette, signed cookie", 1 / 3),
     (READ, "Coatcheck, PostgreSQL", "Starlette, signed cookie", 1 / 3),
     (READ, "Coatcheck, Redis", "starsessions, Redis", 1 / 30),
-    (READ, "Coatcheck, SQLite, bearer", "PyJWT by hand, ES256", 1 / 20),
 )
 """Item, who is judged, by whom, and the greatest share of its cost."""
 

@@ -190,8 +190,7 @@ def _bearer_of(headers: Iterable[tuple[bytes, bytes]]) -> str | Refusal | None:
             found = value
     if found is None or not (found.startswith(b"Bearer ") or found[:7].lower() == b"bearer "):
         return None
-    token = found[7:].decode("latin-1")
-    return token.strip(" ") if token[:1] == " " or token[-1:] == " " else token
+    return found[7:].strip(b" ").decode("latin-1")
 
 
 def _take_offered(scope: MutableMapping[str, Any]) -> str | Ticket | Refusal | None:

@@ -92,7 +92,7 @@ def test_a_token_runs_out_to_the_second_and_is_not_remembered_beyond() -> None:
     house.clock.advance(1)
     with pytest.raises(TokenRefused, match="run out"):
         house.tokens.verify(token)
-    assert token not in house.tokens._verified
+    assert not house.tokens._verified
 
 
 def test_a_token_never_outlives_its_session() -> None:
@@ -129,7 +129,24 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = [house.issue() for _ in range(5)]
     for token in tokens:
         house.tokens.verify(token)
-    assert list(house.tokens._verified) == tokens[2:]
+    assert [token for token, _ in house.tokens._verified.values()] == tokens[2:]
+
+
+def test_a_token_that_ends_like_a_remembered_one_is_checked_like_any_other(house: House) -> None:
+    token = house.issue()
+    claims = house.tokens.verify(token)
+    header, payload, signature = token.split(".")
+    read = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    other = encode(json.dumps({**read, "sub": "somebody else"}).encode())
+    for forged in (
+        f"{header}.{other}.{signature}",
+        f"{header}.{payload[:-2]}.{signature}",
+        signature[-32:],
+        "x" + token,
+    ):
+        with pytest.raises(TokenRefused):
+            house.tokens.verify(forged)
+    assert house.tokens.verify(token) is claims
 
 
 def test_a_token_of_a_key_that_was_ended_is_refused_though_it_was_remembered() -> None:

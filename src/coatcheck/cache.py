@@ -173,6 +173,10 @@ class NearCache:
                     self._drop(session_id)
             elif present is None or present.record.version <= record.version:
                 self._keep(Entry(record))
+            elif written:
+                # Newer than what was just stored: it overtook this change, or it is of writes that the store has lost
+                # since in a fail-over. To read again tells.
+                self._drop(session_id)
 
     def notice(self, change: Change) -> None:
         """Take in what the feed tells."""

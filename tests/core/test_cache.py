@@ -187,6 +187,18 @@ def test_what_was_written_here_is_seen_here_though_the_feed_is_lost_meanwhile() 
     assert held(near, "a") is None, "an older copy is no copy once a newer version was acknowledged"
 
 
+def test_a_copy_that_is_newer_than_what_was_just_stored_is_read_again() -> None:
+    near = cache()
+    write = near.begin("a")
+    keep(near, record(version=4))  # another change overtook this one, or the store has lost it since
+    near.finish("a", write, record(version=3), written=True)
+    assert held(near, "a") is None
+    read = near.begin("a")
+    keep(near, record(version=4))
+    near.finish("a", read, record(version=3))
+    assert held(near, "a") is not None, "a read that was overtaken says nothing of what is stored now"
+
+
 def test_an_end_drops_the_copy_and_a_loss_drops_all() -> None:
     near = cache()
     keep(near, record("a"), record("b"), record("c"))

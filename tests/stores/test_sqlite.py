@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import stat
 import threading
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ import pytest
 
 from coatcheck.errors import LoginRefused, SessionRefused, StoreUnavailable, UsageError
 from coatcheck.record import Changes, Identity, SessionRecord, Tombstone
+from coatcheck.stores import _sqlite_steps as steps
 from coatcheck.stores import open_store
 from coatcheck.stores._sqlite_steps import key_of
 from coatcheck.stores.contract import Change
@@ -112,6 +114,19 @@ async def test_another_release_s_file_is_refused_in_one_clear_sentence_and_left_
     with pytest.raises(UsageError, match=said):
         await SQLiteStore(tmp_path / "s.db").start()
     assert by_hand(tmp_path / "s.db", "SELECT id FROM session")[1] == [("a",)]
+
+
+@pytest.mark.parametrize(
+    "name", ["READ", "ALIVE", "_CREATE", "_UPDATE_VALUES", "_UPDATE_IDENTITY", "_TO_END", "_BURY", "_DELETE", "_TOUCH"]
+)
+async def test_a_session_is_found_by_its_number_whatever_is_asked_of_it(name: str, tmp_path: Path) -> None:
+    async with started(tmp_path / "s.db"):
+        pass
+    statement = re.sub(r"\?\d*", "NULL", getattr(steps, name))
+    plan = [row[3] for row in by_hand(tmp_path / "s.db", f"EXPLAIN QUERY PLAN {statement}")[1]]
+    found = [step for step in plan if re.match(r"\w+ (s|session)\b", step)]
+    assert found
+    assert all(step.startswith("SEARCH") and "USING INTEGER PRIMARY KEY" in step for step in found), plan
 
 
 async def test_ids_whose_keys_are_one_number_are_not_confused(tmp_path: Path) -> None:

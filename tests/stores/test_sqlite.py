@@ -144,6 +144,9 @@ async def test_ids_whose_keys_are_one_number_are_not_confused(tmp_path: Path) ->
         assert await store.read(one) == record(one)
         assert await store.end([other, one], reason="logged out", now=1.0) == [one]
         assert await store.alive([one]) == {}
+        no_text = "\ud800"
+        assert await store.alive([no_text]) == {}
+        assert await store.end([no_text], reason="logged out", now=1.0) == []
 
 
 async def test_another_program_s_database_is_left_alone(tmp_path: Path) -> None:

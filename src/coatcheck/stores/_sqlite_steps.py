@@ -88,7 +88,7 @@ def key_of(session_id: str) -> int:
     Two ids with one number are not confused, since the id is compared too: the second one cannot be stored beside the
     first. With ten million sessions stored that befalls one creation in 10¹¹.
     """
-    return int.from_bytes(session_id.encode(), "big") % _PRIME
+    return int.from_bytes(session_id.encode(errors="surrogatepass"), "big") % _PRIME
 
 
 def keys_of(session_ids: Collection[str]) -> str:

@@ -79,8 +79,9 @@ def edge_alone(directory: Path, **wanted: Any) -> Iterator[EdgeAlone]:
         worker = uvicorn.Server(config)
         working = threading.Thread(target=worker.run)
         working.start()
+        argv = envoy_argv(runtime_dir / "edge.json", 1, threads=edge.threads)
         with (runtime_dir / "output.txt").open("wb") as output:
-            envoy = subprocess.Popen(envoy_argv(runtime_dir / "edge.json", 1), stdout=output, stderr=subprocess.STDOUT)
+            envoy = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT)
             running = EdgeAlone(edge, runtime_dir, certificate.authority, envoy)
             try:
                 _until_ready(running)

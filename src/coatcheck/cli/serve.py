@@ -19,6 +19,9 @@ def serve(
         int | None, typer.Option(help="Prometheus' /metrics, on loopback; 0 for none. [9464 if it is free]")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes. [one per core, at least 2]")] = None,
+    edge_threads: Annotated[
+        int | None, typer.Option(help="Threads of the edge. [one for each four cores, at least 1]")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
     store: Annotated[str | None, typer.Option(help="URL of the session store. [SQLite in the data directory]")] = None,
     accounts: Annotated[str | None, typer.Option(help="URL of the accounts. [SQLite in the data directory]")] = None,
@@ -52,6 +55,7 @@ def serve(
         "https_port": https_port,
         "metrics_port": metrics_port,
         "workers": workers,
+        "edge_threads": edge_threads,
         "host": host,
         "store": store,
         "accounts": accounts,

@@ -57,6 +57,8 @@ class Edge:
     limits: Limits = field(default_factory=Limits)
     trusted_proxies: int = 0
     """How many proxies stand before this server, each of which appends to X-Forwarded-For whom it got the request from."""
+    threads: int = 1
+    """With how many threads Envoy runs."""
     hsts_max_age: int | None = None
     """Seconds in Strict-Transport-Security for public hosts; None: a year, but nothing where only loopback is listened on."""
 
@@ -172,8 +174,7 @@ def _quic_listener(edge: Edge, address: str, number: int) -> Json:
     return {
         "name": f"quic-{number}",
         "address": _address(address, edge.https_port, "UDP"),
-        # Otherwise a second server would share the port, and half of the packets would reach the wrong one.
-        "enable_reuse_port": False,
+        "enable_reuse_port": _reuse_port(edge),
         "udp_listener_config": {
             "quic_options": {
                 "quic_protocol_options": _quic_options(edge.limits),
@@ -185,11 +186,17 @@ def _quic_listener(edge: Edge, address: str, number: int) -> Json:
     }
 
 
+def _reuse_port(edge: Edge) -> bool:
+    # Each of several threads has a socket of its own on the port. Where there is one, a second server cannot share it
+    # unseen, and so take half of the packets; else `check_ports` alone stands before that.
+    return edge.threads > 1
+
+
 def _tcp_listener(edge: Edge, address: str, port: int, name: str) -> Json:
     return {
         "name": name,
         "address": _address(address, port, "TCP"),
-        "enable_reuse_port": False,
+        "enable_reuse_port": _reuse_port(edge),
         "per_connection_buffer_limit_bytes": edge.limits.buffer_kb * 1024,
         "tcp_backlog_size": 1024,
         # A client that vanished without a word is found within about two minutes.

@@ -154,11 +154,12 @@ class EdgeProcess:
             limits=settings.limits,
             trusted_proxies=settings.trusted_proxies,
             hsts_max_age=settings.hsts_max_age,
+            threads=settings.edge_threads,
         )
         config = self._directory / "edge.json"
         replace_file(config, json.dumps(edge_config(edge)))
         (self._directory / "admin.sock").unlink(missing_ok=True)
-        return envoy_argv(config, settings.limits.drain_timeout)
+        return envoy_argv(config, settings.limits.drain_timeout, threads=settings.edge_threads)
 
 
 def replace_file(path: Path, text: str) -> None:

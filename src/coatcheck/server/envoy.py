@@ -28,9 +28,8 @@ def envoy_line(line: str) -> str | None:
     return f"edge: {text.partition('{')[0].partition('|')[0][:300].strip()}"
 
 
-def envoy_argv(config: Path, drain_seconds: float) -> list[str]:
+def envoy_argv(config: Path, drain_seconds: float, *, threads: int = 1) -> list[str]:
     """The command that runs Envoy with that configuration."""
     argv = [envoy_path(), "--config-path", str(config), "--disable-hot-restart"]
-    # A second thread costs more than it brings on two cores, and QUIC then needs a port that can be shared.
-    argv += ["--concurrency", "1", "--log-level", "warning", "--component-log-level", "misc:error"]
+    argv += ["--concurrency", str(threads), "--log-level", "warning", "--component-log-level", "misc:error"]
     return [*argv, "--drain-time-s", str(max(1, int(drain_seconds))), "--drain-strategy", "immediate"]

@@ -43,10 +43,18 @@ def _default_data_dir() -> Path:
     return base / "coatcheck"
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _default_workers() -> int:
     # Two at least: one can then be replaced, or be busy hashing, while the other answers.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(2, cores)
+    return max(2, _cores())
+
+
+def _default_edge_threads() -> int:
+    # A request costs the edge about as much as a worker, or less; on two cores a second thread costs more than it brings.
+    return max(1, _cores() // 4)
 
 
 class Limits(BaseModel):
@@ -130,6 +138,8 @@ class Settings(BaseSettings):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     """Where `/metrics` listens, on loopback alone; 0 for nowhere. Not set: 9464 if it is free."""
     workers: int = Field(default_factory=_default_workers, ge=1, le=256)
+    edge_threads: int = Field(default_factory=_default_edge_threads, ge=1, le=64)
+    """Threads that the edge takes and answers requests with. One connection stays on one of them."""
     store: str | None = None
     accounts: str | None = None
     tls_cert: Path | None = None

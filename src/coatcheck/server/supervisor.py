@@ -46,6 +46,7 @@ _ONLY_AT_START = (
     "metrics_port",
     "workers",
     "edge",
+    "edge_threads",
     "public_origins",
     "trusted_proxies",
     "hsts_max_age",

@@ -42,7 +42,8 @@ def test_without_envoy_the_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch)
 
 def test_envoy_is_told_how_long_to_drain() -> None:
     pytest.importorskip("envoy")
-    argv = envoy_argv(Path("/run/edge.json"), 7.5)
+    argv = envoy_argv(Path("/run/edge.json"), 7.5, threads=3)
+    assert argv[argv.index("--concurrency") + 1] == "3"
     assert argv[argv.index("--drain-time-s") + 1] == "7"
     assert envoy_argv(Path("/run/edge.json"), 0)[-3] == "1"
 

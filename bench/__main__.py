@@ -20,7 +20,6 @@ QUICK_ROUNDS = 800
 SIZE = 25
 PARTS = ("middleware", "comparison", "servers", "stores", "websockets")
 """What there is to be measured, in the report's order."""
-ROOT = Path(__file__).parents[1]
 KEYS = {"middleware": "items"}
 """Parts whose figures go by another name."""
 Tell = Callable[[str], None]
@@ -94,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.report is not None:
         page.write(options.report, results)
     if options.quote:
-        quotes.requote_files(ROOT, results)
+        quotes.requote_files(machine.ROOT, results)
     missed = misses(results)
     if options.check:
         for miss in missed:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import machine
+from bench.machine import ROOT
 from bench.statistics import estimate, ratios
 
-__all__ = ["POSTGRES", "ROOT", "TARGETS", "compare", "environment", "misses", "summarise", "table"]
+__all__ = ["POSTGRES", "TARGETS", "compare", "environment", "misses", "summarise", "table"]
 
 POSTGRES: Mapping[str, Any] = {"durable": True, "on_disk": True, "shared_buffers": "128MB", "max_wal_size": "1GB"}
 """PostgreSQL as its package has it, where the tests' own saves memory and spares the disk."""
-ROOT = Path(__file__).parents[1]
 PEERS = ROOT / "bench" / "peers"
 OURS = "Coatcheck"
 READ = "logged-in read of two keys"
@@ -50,6 +51,7 @@ def compare(*, rounds: int, seed: int, tell: Callable[[str], None]) -> dict[str,
     from tests.clients.redis_server import RedisServer
 
     tell("the peers' environment")
+    machine.need(machine.REDIS, machine.POSTGRES)
     python = environment()
     with tempfile.TemporaryDirectory(prefix="coatcheck-bench-") as directory, RedisServer() as redis:
         postgres = PostgresServer(make_template(Path(directory)), **POSTGRES)

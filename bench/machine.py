@@ -1,12 +1,17 @@
-"""What a figure was measured on, without which it means nothing."""
+"""What a figure was measured on, without which it means nothing; and what has to be there to measure it."""
 
 import os
 import platform
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["describe"]
+__all__ = ["POSTGRES", "REDIS", "ROOT", "describe", "need"]
+
+ROOT = Path(__file__).parents[1]
+REDIS = "redis-server=redis-server"
+POSTGRES = "postgresql=/usr/lib/postgresql/*/bin/postgres"
 
 _PACKAGES = ("coatcheck", "starlette", "itsdangerous", "msgspec", "apsw", "joserfc", "pyjwt", "cryptography")
 
@@ -22,6 +27,11 @@ def describe() -> dict[str, str]:
         "load": f"{load} (1, 5 and 15 minutes, before the run)",
         "flags": "assertions off" if sys.flags.optimize else "none",
     }
+
+
+def need(*packages: str) -> None:
+    """Have these Debian packages, as scripts/need-debian takes them. Raises subprocess.CalledProcessError when they cannot be had."""
+    subprocess.run([ROOT / "scripts" / "need-debian", *packages], check=True)
 
 
 def _processor() -> str:

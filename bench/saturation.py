@@ -241,6 +241,7 @@ async def main(options: argparse.Namespace) -> None:
     for name, value in result.items():
         print(f"{name}: {value}")
     if "redis" in options.only:
+        machine.need(machine.REDIS)
         with RedisServer() as redis:
             rows = await rounds(redis.url, lambda: [redis.pid], options)
             result["redis"] = show("Redis, client tracking", rows, (0, 1))
@@ -250,6 +251,7 @@ async def main(options: argparse.Namespace) -> None:
             result["redis bytes"] = await redis_memory(redis)
             print(f"\n{result['redis bytes']:.0f} bytes a session and user")
     if "postgresql" in options.only:
+        machine.need(machine.POSTGRES)
         with tempfile.TemporaryDirectory() as home:
             postgres = PostgresServer(make_template(Path(home)), max_connections="400")
             try:

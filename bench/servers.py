@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from bench import comparison
+from bench import comparison, machine
 from bench.statistics import estimate, ratios
 
 __all__ = ["BARE", "SUBJECTS", "Load", "Subject", "run", "summarise", "table"]
@@ -148,10 +148,11 @@ def running(names: tuple[str, ...], tell: Tell) -> Iterator[tuple[list[Subject],
     kinds = {SUBJECTS[name][0] for name in names}
     tell("the peers' environments")
     python = comparison.environment() if "uvicorn" in kinds else Path()
+    machine.need(machine.REDIS, "wrk=wrk", "nghttp2-client=h2load")
     if "express" in kinds:
+        machine.need("nodejs=node", "npm=npm")
         install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--silent"]
         subprocess.run(install, cwd=EXPRESS, check=True)
-    subprocess.run([comparison.ROOT / "scripts" / "need-debian", "wrk=wrk", "nghttp2-client=h2load"], check=True)
     with ExitStack() as exits:
         place = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="coatcheck-bench-")))
         redis = exits.enter_context(RedisServer())
@@ -176,7 +177,7 @@ def running(names: tuple[str, ...], tell: Tell) -> Iterator[tuple[list[Subject],
                 port = free_port()
                 if kind == "uvicorn":
                     command = [str(python), "-m", "bench.peers.served", rest[0], str(port), str(directory), address]
-                    settings = {"cwd": comparison.ROOT}
+                    settings = {"cwd": machine.ROOT}
                 else:
                     command = ["node", str(EXPRESS / "app.js"), str(port), *([address] if rest else [])]
                     settings = {"env": {**os.environ, "NODE_ENV": "production"}}
@@ -261,7 +262,7 @@ def _url(subject: Subject) -> str:
 
 
 def _said(command: list[str]) -> str:
-    done = subprocess.run(command, cwd=comparison.ROOT, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=machine.ROOT, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -292,7 +293,7 @@ def run(
                 entry["per_second"].append(load.requests / load.seconds)
                 entry["processor"].append((subject.processor() - before) / load.requests)
                 entry["store"].append((_processor_of(redis) - stored) / load.requests)
-                entry["took"] += steady(subject, seconds).took
+                entry["took"] += steady(subject, seconds / 2).took
         for subject in subjects:
             found[subject.name]["memory"] = subject.memory()
     return found

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from bench import machine
 from bench.comparison import POSTGRES
 from coatcheck import Sessions
 from coatcheck.record import Changes, SessionRecord, decode_record, encode_record
@@ -39,6 +40,7 @@ CALLERS = 100
 TTL = 1.0
 """Seconds for which a cache remembers that is compared with the feed: shorter than most are told to."""
 READS = 2000
+PACKAGES = {"Redis": machine.REDIS, "PostgreSQL": machine.POSTGRES}
 
 
 @asynccontextmanager
@@ -48,6 +50,7 @@ async def urls(only: tuple[str, ...]) -> AsyncIterator[dict[str, str]]:
     from tests.clients.postgres_server import PostgresServer, make_template
     from tests.clients.redis_server import RedisServer
 
+    machine.need(*(package for store, package in PACKAGES.items() if store in only))
     with tempfile.TemporaryDirectory(prefix="coatcheck-bench-", dir=os.environ.get("BENCH_DIR")) as directory:
         found = {"SQLite": f"sqlite:///{directory}/sessions.sqlite3"}
         exits = ExitStack()
@@ -84,7 +87,7 @@ async def run(*, quick: bool, most: int, tell: Callable[[str], None], only: tupl
         if "Redis" in found:
             tell("a cache with a time to live, beside that")
             results["cached_for_a_time"] = {"seconds": TTL} | await revocation(
-                found["Redis"], 10 if quick else 30, ttl=TTL
+                found["Redis"], 5 if quick else 30, ttl=TTL
             )
     tell("memory of cached sessions")
     results["memory"] = {"bytes_cached": cached_bytes(20_000 if quick else 50_000)}

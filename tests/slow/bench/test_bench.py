@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import comparison, in_process, page, quotes, report, rounds, statistics, tokens
+from bench import comparison, in_process, page, quotes, report, rounds, statistics, stores, tokens
+from bench.__main__ import misses
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -156,9 +157,14 @@ def test_a_quick_run_prints_a_table_and_writes_json(tmp_path: Path) -> None:
 
 def test_the_committed_report_is_what_its_figures_make_and_the_readme_quotes_it() -> None:
     folder = ROOT / "bench" / "results"
-    results = json.loads((folder / "results.json").read_text())
-    assert (folder / "REPORT.md").read_text() == page.markdown(results) + "\n"
-    assert (folder / "report.html").read_text() == page.html_page(results)
+    found = [json.loads((place / "results.json").read_text()) for place in (folder, folder / "full")]
+    for place, results in zip((folder, folder / "full"), found, strict=True):
+        assert (place / "REPORT.md").read_text() == page.markdown(results) + "\n"
+        assert (place / "report.html").read_text() == page.html_page(results)
+    results, full = found
+    for store in stores.STORES:
+        assert full["stores"][store]["scale"][-1]["stored"] == 10_000_000
+    assert misses(results) + misses(full) == [], "a committed report misses a target"
     figures = quotes.quotes(results)
     for name in quotes.DOCUMENTS:
         text = (ROOT / name).read_text()

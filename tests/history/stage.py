@@ -86,18 +86,31 @@ class Stage:
         )
 
     async def _serves(self, node: Node) -> None:
-        """Until a node takes a login, finds it in its copies, and ends it."""
+        """Until a node takes a login, finds it in its copies, and ends it; and from then on hears of what others do.
+
+        Its lease alone does not say so: one from before the fault may still run, while it listens for nothing yet.
+        """
         async with asyncio.timeout(BACK_WITHIN):
-            while True:
-                with contextlib.suppress(NodeGone):
-                    made = await node.ask("login", user="inspector")
-                    if made["outcome"] == "ok":
-                        read = await node.ask("read", token=made["token"])
-                        ended = await node.ask("end", session=made["session"])
-                        figures = await node.ask("figures")
-                        if read["outcome"] == ended["outcome"] == "ok" and figures["lease"] > 0:
-                            return
+            while not await self._answers(node):
                 await asyncio.sleep(0.02)
+            served = time.monotonic()
+            while await self._heard_at(node) < served:
+                await asyncio.sleep(0.02)
+
+    async def _answers(self, node: Node) -> bool:
+        with contextlib.suppress(NodeGone):
+            made = await node.ask("login", user="inspector")
+            if made["outcome"] == "ok":
+                read = await node.ask("read", token=made["token"])
+                ended = await node.ask("end", session=made["session"])
+                return read["outcome"] == ended["outcome"] == "ok"
+        return False
+
+    async def _heard_at(self, node: Node) -> float:
+        """The moment up to which a node knows to have heard everything: a process's clock here is all processes'."""
+        with contextlib.suppress(NodeGone):
+            return float((await node.ask("figures"))["lease"]) - STALE + time.monotonic()
+        return float("-inf")
 
     def lose(self, setting: str, *parts: Part, since: float, at: float) -> None:
         """Note what may be gone by what has just happened."""

@@ -52,7 +52,7 @@ def test_servers_of_each_kind_are_loaded_over_each_version() -> None:
         assert entry["per_second"]["median"] > servers.RATE, name
         assert entry["processor_seconds"]["median"] > 0, name
         assert 0 < entry["p50"] <= entry["p99"] < 5, name
-        assert entry["requests_at_rate"] >= servers.RATE * 0.9, name
+        assert entry["requests_at_rate"] >= servers.RATE / 2 * 0.9, name  # for half a second
         assert entry["memory_bytes"] > 2**22, name
     assert summary["uvicorn, starsessions on Redis"]["store_seconds"]["median"] > 0
     text = servers.table(summary)

@@ -54,6 +54,12 @@ def take(browser: Browser, server: RunningServer, names: list[str], *, readme: b
     for agent in (IPHONE, FIREFOX):
         others.append(browser.new_context(user_agent=agent))
         Device(others[-1], server.https).log_in(admin, PASSWORD)
+    context = browser.new_context()
+    for _ in range(3):
+        stranger = Device(context, server.https)
+        stranger.try_to_log_in(admin, "a guess")
+        stranger.expect_message("Username and password do not match.")
+    context.close()
     for name in ("Grace Hopper", "Hedy Lamarr", "Alan Turing"):
         context = browser.new_context()
         Device(context, server.https).sign_up(name=name)

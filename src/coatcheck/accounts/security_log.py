@@ -8,7 +8,7 @@ from sqlalchemy import and_, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from coatcheck.accounts.accounts import Accounts
-from coatcheck.accounts.tables import activity, security_log
+from coatcheck.accounts.tables import activity, failed_logins, security_log
 from coatcheck.accounts.user import User
 from coatcheck.clock import Clock, SystemClock
 
@@ -84,41 +84,37 @@ class SecurityLog:
         mine = security_log.c.user_id == user_id
         theirs = and_(activity.c.user_id == user_id, activity.c.kind.in_(_LASTING))
         place = _place(before)
-        done = select(security_log).where(mine, *_earlier(security_log, place, 1))
-        seen = select(activity).where(theirs, *_earlier(activity, place, 0))
+        done = select(security_log).where(mine, *_earlier(security_log.c.at, security_log.c.id, place, 1))
+        seen = select(activity).where(theirs, *_earlier(activity.c.at, activity.c.id, place, 0))
+        failed = select(failed_logins, failed_logins.c.hour.label("id")).where(
+            failed_logins.c.user_id == user_id, *_earlier(failed_logins.c.at, failed_logins.c.hour, place, 2)
+        )
         done = done.order_by(security_log.c.at.desc(), security_log.c.id.desc()).limit(limit)
         seen = seen.order_by(activity.c.at.desc(), activity.c.id.desc()).limit(limit)
+        failed = failed.order_by(failed_logins.c.at.desc(), failed_logins.c.hour.desc()).limit(limit)
 
-        async def work(connection: AsyncConnection) -> tuple[Sequence[Any], Sequence[Any]]:
-            return (await connection.execute(done)).all(), (await connection.execute(seen)).all()
+        async def work(connection: AsyncConnection) -> list[Sequence[Any]]:
+            return [(await connection.execute(query)).all() for query in (seen, done, failed)]
 
-        logged, happened = await self._accounts.database.run(work)
-        rows = [(row.at, 1, row.id, _done(row)) for row in logged]
-        rows += [(row.at, 0, row.id, _seen(row)) for row in happened]
+        found = await self._accounts.database.run(work)
+        rows = [
+            (row.at, source, row.id, show(row))
+            for source, (show, given) in enumerate(zip((_seen, _done, _failed), found, strict=True))
+            for row in given
+        ]
         return [each for *_, each in sorted(rows, key=lambda row: row[:3], reverse=True)[:limit]]
 
     async def of_admins(self, *, before: str | None = None, limit: int = 50) -> list[Happened]:
         """Give what administrators did, newest first, from a place on. ValueError for no place."""
-        query = select(security_log).where(security_log.c.as_admin, *_earlier(security_log, _place(before), 1))
+        query = select(security_log).where(
+            security_log.c.as_admin, *_earlier(security_log.c.at, security_log.c.id, _place(before), 1)
+        )
         query = query.order_by(security_log.c.at.desc(), security_log.c.id.desc()).limit(limit)
 
         async def work(connection: AsyncConnection) -> Sequence[Any]:
             return (await connection.execute(query)).all()
 
         return [_done(row) for row in await self._accounts.database.run(work)]
-
-    async def logins_since(self, at: float) -> list[tuple[float, int]]:
-        """Give how many logins there were in each hour since then: the hour's begin in seconds since 1970, and the number."""
-        query = select(activity.c.at).where(activity.c.kind == "created", activity.c.at >= at)
-
-        async def work(connection: AsyncConnection) -> Sequence[Any]:
-            return (await connection.scalars(query.limit(200_000))).all()
-
-        counts: dict[float, int] = {}
-        for moment in await self._accounts.database.run(work):
-            hour = moment // 3600 * 3600
-            counts[hour] = counts.get(hour, 0) + 1
-        return sorted(counts.items())
 
 
 def _done(row: Any) -> Happened:
@@ -133,6 +129,11 @@ def _seen(row: Any) -> Happened:
     )
 
 
+def _failed(row: Any) -> Happened:
+    detail = {**json.loads(row.detail), "failures": str(row.failures)}
+    return Happened(f"{row.at!r}_2_{row.hour}", row.at, "login_failed", row.user_id, None, None, detail)
+
+
 def _place(text: str | None) -> tuple[float, int, int] | None:
     if text is None:
         return None
@@ -140,11 +141,11 @@ def _place(text: str | None) -> tuple[float, int, int] | None:
     return float(at), int(source), int(number)
 
 
-def _earlier(table: Any, place: tuple[float, int, int] | None, source: int) -> list[Any]:
+def _earlier(at: Any, number: Any, place: tuple[float, int, int] | None, source: int) -> list[Any]:
     """The condition that a row of this source comes after a place, as the list goes: by time, then source, then number."""
     if place is None:
         return []
-    at, of, number = place
+    when, of, last = place
     if source != of:
-        return [table.c.at <= at if source < of else table.c.at < at]
-    return [or_(table.c.at < at, and_(table.c.at == at, table.c.id < number))]
+        return [at <= when if source < of else at < when]
+    return [or_(at < when, and_(at == when, number < last))]

@@ -30,6 +30,8 @@ __all__ = [
     "HashText",
     "activity",
     "activity_place",
+    "failed_logins",
+    "login_hours",
     "metadata",
     "passkey_challenges",
     "passkeys",
@@ -41,7 +43,7 @@ __all__ = [
     "users",
 ]
 
-SCHEMA = "0006"
+SCHEMA = "0007"
 """The version of the schema that this release works with: the last step in `migrations/versions`."""
 VERSION_TABLE = "coatcheck_accounts_version"
 """Where Alembic keeps the schema's version."""
@@ -192,4 +194,25 @@ security_log: Table = Table(
     Column("detail", Text, nullable=False),
     Index("coatcheck_security_log_user", "user_id", "at"),
     Index("coatcheck_security_log_at", "at"),
+)
+
+login_hours: Table = Table(
+    "coatcheck_login_hours",
+    metadata,
+    # Since 1970.
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("logins", BigInteger, nullable=False),
+    Column("failures", BigInteger, nullable=False),
+)
+
+failed_logins: Table = Table(
+    "coatcheck_failed_logins",
+    metadata,
+    Column("user_id", String(22), primary_key=True),
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("failures", BigInteger, nullable=False),
+    # Of the first of them; what is told of the last: a JSON object of texts.
+    Column("at", Double, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("coatcheck_failed_logins_hour", "hour"),
 )

@@ -29,6 +29,7 @@ from coatcheck.server.events import EventsSocket, stream
 from coatcheck.server.graphql import PATH as GRAPHQL_PATH
 from coatcheck.server.graphql import GraphQLApplication
 from coatcheck.server.live_table import LiveTable
+from coatcheck.server.login_counts import LoginCounts
 from coatcheck.server.logs import configure_logging
 from coatcheck.server.metrics import Publisher
 from coatcheck.server.rest import ROUTERS
@@ -78,6 +79,7 @@ def create_app(settings: Settings, worker: WorkerContext) -> Application:
             passkeys=Passkeys(accounts, settings.effective_public_origins()),
             recovery=RecoveryCodes(accounts),
             security=SecurityLog(accounts),
+            logins=LoginCounts(accounts, sessions),
             live=LiveTable(worker.runtime_dir, worker.worker_id, sessions.connections),
         )
     )
@@ -187,6 +189,7 @@ async def _lifespan(
         revocations.run(),
         services.activity.run(),
         services.live.run(),
+        services.logins.run(),
     )
     tasks = [asyncio.create_task(work) for work in background]
     await send({"type": "lifespan.startup.complete"})
@@ -194,6 +197,7 @@ async def _lifespan(
     for task in tasks:
         task.cancel()
     publisher.publish()
+    await services.logins.flush()
     await services.sessions.close()
     await services.activity.close()
     await services.accounts.close()

@@ -15,6 +15,7 @@ from coatcheck.server.activity import Activity
 from coatcheck.server.attempts import Attempts
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.live_table import LiveTable
+from coatcheck.server.login_counts import LoginCounts
 from coatcheck.server.settings import Settings
 from coatcheck.tokens import AccessTokens, RefreshTokens
 
@@ -36,6 +37,7 @@ class Services:
     passkeys: Passkeys
     recovery: RecoveryCodes
     security: SecurityLog
+    logins: LoginCounts
     live: LiveTable
 
 

@@ -23,6 +23,7 @@ from coatcheck.server.app import compose, rest_app
 from coatcheck.server.attempts import PLAIN_DEVICE, TLS_DEVICE, Attempts
 from coatcheck.server.context import WorkerContext
 from coatcheck.server.live_table import LiveTable
+from coatcheck.server.login_counts import LoginCounts
 from coatcheck.server.metrics import Publisher
 from coatcheck.server.services import Services
 from coatcheck.server.settings import Settings
@@ -84,6 +85,7 @@ class House:
             passkeys=Passkeys(self.accounts, self.settings.effective_public_origins(), clock=self.clock),
             recovery=RecoveryCodes(self.accounts, clock=self.clock),
             security=SecurityLog(self.accounts, clock=self.clock),
+            logins=LoginCounts(self.accounts, self.sessions),
             live=LiveTable(path, WORKER, self.sessions.connections),
         )
         self.app = compose(self.services)

@@ -20,6 +20,10 @@ def test_an_administrator_ends_sessions_disables_and_rotates_and_it_is_written_d
     phone.open("/#admin")
     phone.expect_live()  # there is no such view for them
 
+    stranger = new_device()
+    stranger.try_to_log_in(username, "a guess of somebody")
+    stranger.expect_message("Username and password do not match.")
+
     admin = f"a{uuid.uuid4().hex[:12]}"
     add_administrator(server, admin, PASSWORD)
     desk = new_device().log_in(admin)
@@ -27,12 +31,15 @@ def test_an_administrator_ends_sessions_disables_and_rotates_and_it_is_written_d
     tile = page.get_by_role("heading", name="Live connections").locator("xpath=..")
     expect(tile.locator("strong")).to_have_text(re.compile(r"[1-9]"))
     expect(page.get_by_role("row").filter(has_text="HTTP/2")).to_be_visible()
+    failed = page.get_by_role("heading", name="Failed logins in 24 hours").locator("xpath=..")
+    expect(failed.locator("strong")).to_have_text(re.compile(r"[1-9]"))
     expect(page.locator(".plot path").first).to_be_attached()  # the second look, two seconds later
 
     page.get_by_role("link", name="Users", exact=True).click()
     page.get_by_label("Username or name").fill(username[:8])
     expect(page.get_by_role("row")).to_have_count(2)
     page.get_by_role("link", name=username).click()
+    expect(page.get_by_role("listitem").filter(has_text="A login failed")).to_contain_text("127.0.0.1")
     theirs = page.get_by_role("region", name="Sessions").locator(".list > li")
     expect(theirs).to_have_count(2)
     expect(theirs.filter(has_text="kiosk 1.0")).to_contain_text("WebSocket HTTP/")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from coatcheck.accounts import Accounts, HashParameters, PasswordHasher
+from coatcheck.accounts.tables import metadata
 from tests.clients.postgres_server import PostgresServer
 
 CHEAP = HashParameters(memory_kib=8, passes=1, lanes=1)
@@ -95,9 +96,7 @@ def database(tmp_path: Path, request: pytest.FixtureRequest) -> SQLiteByHand | P
     if getattr(request, "param", "sqlite") == "sqlite":
         return SQLiteByHand(tmp_path / "accounts.sqlite3")
     found: PostgresByHand = request.getfixturevalue("accounts_on_postgres")
-    found.run(
-        "TRUNCATE coatcheck_users, coatcheck_throttling, coatcheck_services, coatcheck_signing_keys, coatcheck_activity"
-    )
+    found.run(f"TRUNCATE {', '.join(sorted(metadata.tables.keys() - {'coatcheck_activity_place'}))}")
     found.run("UPDATE coatcheck_activity_place SET last = 0, pruned = 0")
     return found
 

@@ -268,6 +268,7 @@ def test_the_steps_are_part_of_the_package() -> None:
         "v0004_signing_keys.py",
         "v0005_activity.py",
         "v0006_passkeys.py",
+        "v0007_login_hours.py",
     ]
 
 

@@ -13,7 +13,7 @@ from coatcheck.server.session_kind import KIND, TOKEN
 from coatcheck.session import Session
 from coatcheck.tokens import TokenPair
 
-__all__ = ["Entered", "enter_session", "enter_token_session", "seen_of", "user_of"]
+__all__ = ["Entered", "enter_session", "enter_token_session", "place_of", "seen_of", "user_of"]
 
 _MOST_USER_AGENT = 300
 
@@ -76,12 +76,19 @@ def _with_access(services: Services, record: SessionRecord, pair: TokenPair) -> 
     return pair._replace(access_token=access, expires_in=lifetime)
 
 
+def place_of(request: Request) -> dict[str, str]:
+    """Where a request came from: for lists, and for the log."""
+    return {
+        "address": request.client.host if request.client else "",
+        "user_agent": request.headers.get("user-agent", "")[:_MOST_USER_AGENT],
+    }
+
+
 def seen_of(request: Request, user: User, method: str = "password") -> dict[str, str]:
     """What a session is to know of its login: for lists, for `/v1/verify`, and the scheme that it is confined to."""
     return {
         "username": user.username,
         "method": method,
-        "address": request.client.host if request.client else "",
-        "user_agent": request.headers.get("user-agent", "")[:_MOST_USER_AGENT],
+        **place_of(request),
         SCHEME: request.url.scheme,
     }

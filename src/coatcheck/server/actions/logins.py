@@ -12,26 +12,22 @@ from starlette.responses import Response
 
 from coatcheck.accounts import User
 from coatcheck.ids import ID_BYTES, encode
-from coatcheck.server.actions.access import Entered, enter_session, enter_token_session, user_of
+from coatcheck.server.actions.access import Entered, enter_session, enter_token_session, place_of, user_of
 from coatcheck.server.problems import ProblemError
 from coatcheck.server.services import Services
 from coatcheck.session import Session
 
 __all__ = [
     "NOBODY",
-    "WRONG",
     "log_in",
     "log_in_by_code",
     "log_in_by_passkey",
-    "place_of",
     "reauthenticate",
     "reauthenticate_by_passkey",
 ]
 
 NOBODY = encode(bytes(ID_BYTES))
 """Asked for in place of a user that there is not, so that both take the same steps."""
-WRONG = "wrong credentials"
-"""What failed logins are counted as."""
 _STRANGER = "a passkey that nobody has"
 
 
@@ -57,7 +53,7 @@ async def log_in(
         epoch = await services.sessions.epoch(NOBODY if user is None else user.id)
         right = await services.accounts.verify(user, password)
         if user is None or not right:
-            raise _wrong(services, "Username or password is not right.")
+            raise _wrong(services, request, user, "Username or password is not right.")
         await attempt.refund()
     return await _enter(
         services, request, response, session, user, epoch, "password", remember=remember, by_token=by_token
@@ -81,7 +77,7 @@ async def log_in_by_passkey(
         epoch = await services.sessions.epoch(NOBODY if claimed is None else claimed.id)
         user = await services.passkeys.verify_login(credential)
         if user is None or claimed is None or user.id != claimed.id:
-            raise _wrong(services, "This passkey was not accepted.")
+            raise _wrong(services, request, claimed, "This passkey was not accepted.")
         await attempt.refund()
     return await _enter(
         services, request, response, session, user, epoch, "passkey", remember=remember, by_token=by_token
@@ -106,7 +102,7 @@ async def log_in_by_code(
         epoch = await services.sessions.epoch(NOBODY if user is None else user.id)
         right = await services.recovery.use(user, code)
         if user is None or not right:
-            raise _wrong(services, "Username or recovery code is not right.")
+            raise _wrong(services, request, user, "Username or recovery code is not right.")
         await attempt.refund()
     await services.security.write("recovery_code_used", user, about=user.id, detail=place_of(request))
     return await _enter(
@@ -120,7 +116,7 @@ async def reauthenticate(services: Services, request: Request, session: Session,
     async with services.attempts.password(request, user.username, user) as attempt:
         epoch = await services.sessions.epoch(user.id)
         if not await services.accounts.verify(user, password):
-            services.sessions.counted.refused[WRONG] += 1
+            services.logins.failed(user, place_of(request))
             raise ProblemError(403, "The password is not right.")
         await attempt.refund()
     return await enter_session(request, session, services, user, epoch=epoch)
@@ -135,15 +131,10 @@ async def reauthenticate_by_passkey(
     async with services.attempts.password(request, user.username, user) as attempt:
         epoch = await services.sessions.epoch(user.id)
         if not await services.passkeys.verify_again(user, session.id, credential):
-            services.sessions.counted.refused[WRONG] += 1
+            services.logins.failed(user, place_of(request))
             raise ProblemError(403, "This passkey was not accepted.")
         await attempt.refund()
     return await enter_session(request, session, services, user, epoch=epoch, method="passkey")
-
-
-def place_of(request: Request) -> dict[str, str]:
-    """Where a request came from, for the log."""
-    return {"address": request.client.host if request.client else ""}
 
 
 def _check_mode(session: Session, by_token: bool) -> None:
@@ -151,8 +142,8 @@ def _check_mode(session: Session, by_token: bool) -> None:
         raise ProblemError(400, "With an access token no cookie is set: leave it out, or say mode token.")
 
 
-def _wrong(services: Services, sentence: str) -> ProblemError:
-    services.sessions.counted.refused[WRONG] += 1
+def _wrong(services: Services, request: Request, user: User | None, sentence: str) -> ProblemError:
+    services.logins.failed(user, place_of(request))
     return ProblemError(401, sentence)
 
 

@@ -10,8 +10,7 @@ from starlette.requests import Request
 
 from coatcheck.accounts.passkeys import Passkey
 from coatcheck.accounts.security_log import Happened
-from coatcheck.server.actions.access import user_of
-from coatcheck.server.actions.logins import place_of
+from coatcheck.server.actions.access import place_of, user_of
 from coatcheck.server.problems import ProblemError
 from coatcheck.server.services import Services
 from coatcheck.session import Session

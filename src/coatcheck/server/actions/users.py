@@ -4,7 +4,7 @@ from starlette.requests import Request
 
 from coatcheck.accounts import User
 from coatcheck.errors import StoreUnavailable
-from coatcheck.server.actions.access import Entered, enter_session, user_of
+from coatcheck.server.actions.access import Entered, enter_session, place_of, user_of
 from coatcheck.server.problems import ProblemError
 from coatcheck.server.services import Services
 from coatcheck.session import Session
@@ -39,6 +39,7 @@ async def change_password(
     user = await user_of(session, services)
     async with services.attempts.password(request, user.username, user) as attempt:
         if not await services.accounts.verify(user, current_password):
+            services.logins.failed(user, place_of(request))
             raise ProblemError(403, "The current password is not right.")
         await attempt.refund()
     await services.accounts.set_password(user.id, new_password)

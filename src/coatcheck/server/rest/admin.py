@@ -76,10 +76,11 @@ class UserChange(BaseModel):
 
 
 class HourView(BaseModel):
-    """The logins of one hour."""
+    """The logins of one hour, over all nodes."""
 
-    hour: datetime
+    hour: datetime = Field(description="Its begin.")
     logins: int
+    failures: int = Field(description="Wrong passwords, passkeys and recovery codes, of users and of nobody.")
 
 
 class CountedUsers(BaseModel):
@@ -126,7 +127,7 @@ class Overview(BaseModel):
     http: dict[str, VersionView] = Field(description="By version; empty where there is no edge.")
     store: dict[str, StepView] = Field(description="By step.")
     nodes: list[NodeView]
-    hours: list[HourView] = Field(description="Logins by hour, of the last 24 hours, oldest first.")
+    hours: list[HourView] = Field(description="Of the last 24 hours, those with anything to count, oldest first.")
 
 
 class KeyView(BaseModel):
@@ -156,8 +157,8 @@ async def show_overview(admin: Admin, services: ServicesOf) -> Overview:
         at=moment(now),
         users=CountedUsers(total=total, disabled=disabled),
         hours=[
-            HourView(hour=moment(hour), logins=count)
-            for hour, count in await services.security.logins_since(now - 86_400)
+            HourView(hour=moment(each.hour * 3600.0), logins=each.logins, failures=each.failures)
+            for each in await services.logins.since(now - 86_400)
         ],
         **figures,
     )

@@ -5,17 +5,25 @@ import { device } from "./device.js";
 import { card, h, icon, t, time } from "./dom.js";
 import { words } from "./sessions.js";
 
-const pictures = { created: "key", ended: "hanger", passkey_added: "key", passkey_removed: "key", recovery_codes_made: "list" };
+const pictures = { created: "key", ended: "hanger", passkey_added: "key", passkey_removed: "key", recovery_codes_made: "list", login_failed: "alert" };
 
 // What is new since it was asked for is put before it; `more` goes back in time.
 export async function show(root, { guard, quietly }) {
   const list = h("ol", { class: "list" });
   const more = h("button", { hidden: true, onclick: ({ currentTarget }) => guard(currentTarget, older) }, t("Show older ones"));
-  const seen = new Set();
+  const seen = new Map();
   let next = null, timer;
 
+  // One that is there already may say more by now: how many logins have failed.
   function add(events, place) {
-    place(...events.filter(({ id }) => !seen.has(id)).map((event) => (seen.add(event.id), entry(event))));
+    const fresh = [];
+    for (const event of events) {
+      const item = entry(event), before = seen.get(event.id);
+      seen.set(event.id, item);
+      if (before) before.replaceWith(item);
+      else fresh.push(item);
+    }
+    place(...fresh);
   }
 
   async function older() {

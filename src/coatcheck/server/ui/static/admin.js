@@ -54,10 +54,11 @@ async function overview(root, guard) {
     const requests = rate((each) => each.counters.requests);
     const asked = counters.cache_hits + counters.cache_misses;
     const calls = (each) => Object.values(each.store).reduce((sum, step) => [sum[0] + step.calls, sum[1] + step.seconds, sum[2] + step.failures], [0, 0, 0]);
-    const latency = seen.slice(1).map((each, index) => {
+    // Where nothing was asked meanwhile, as it was last.
+    const latency = seen.slice(1).reduce((list, each, index) => {
       const [after, before] = [calls(each), calls(seen[index])];
-      return after[0] > before[0] ? (after[1] - before[1]) / (after[0] - before[0]) : 0;
-    });
+      return [...list, after[0] > before[0] ? (after[1] - before[1]) / (after[0] - before[0]) : (list.at(-1) ?? 0)];
+    }, []);
     const lag = ({ nodes }) => Math.max(0, ...nodes.map((node) => node.feed_lag_s));
     const versions = Object.entries(now.http);
     const kinds = Object.entries(now.connections).filter(([, count]) => count);
@@ -69,8 +70,8 @@ async function overview(root, guard) {
       tile("Cache hits", asked ? `${number(Math.round((1000 * counters.cache_hits) / asked) / 10)} %` : "–", line(rate((each) => each.counters.cache_hits)), note(t("{0} of {1}", number(counters.cache_hits), number(asked)))),
       tile("Store, one step", ms(latency.at(-1) ?? 0), line(latency), note(t("{0} steps", number(calls(now)[0])), t("{0} failed", number(calls(now)[2])))),
       tile("Feed lag", ms(lag(now)), line(values(lag)), note(...now.nodes.map(({ worker, lease_left_s }) => t("worker {0}: lease {1} s", worker, number(Math.round(lease_left_s * 10) / 10))))),
-      tile("Failed logins", number(counters.failed_logins), area(rate((each) => each.counters.failed_logins)), note(t("since the start"))),
-      tile("Logins in 24 hours", number(now.hours.reduce((sum, { logins }) => sum + logins, 0)), bars(hours(now)), note(t("{0} since the start", number(counters.logins)))),
+      tile("Logins in 24 hours", number(total(now, "logins")), bars(hours(now, "logins")), note(t("{0} since the start", number(counters.logins)))),
+      tile("Failed logins in 24 hours", number(total(now, "failures")), bars(hours(now, "failures")), note(t("{0} since the start", number(counters.failed_logins)))),
       versions.length > 0 && h("section", { class: "card tile whole" }, h("h2", null, t("By version of HTTP, since the start")), table(["Version", "Open", "Connections", "Requests", "Requests for each"],
         versions.map(([version, { connections, requests: carried, open }]) => [version, number(open), number(connections), number(carried), connections ? number(Math.round((10 * carried) / connections) / 10) : "–"]), 1)),
     ].filter(Boolean));
@@ -87,9 +88,11 @@ async function overview(root, guard) {
   };
 }
 
-// The last 24 hours, the hours without a login too.
-function hours({ at, hours }) {
-  const known = new Map(hours.map(({ hour, logins }) => [Math.floor(new Date(hour) / 3_600_000), logins]));
+const total = ({ hours }, what) => hours.reduce((sum, each) => sum + each[what], 0);
+
+// The last 24 hours, those in which there was nothing to count too.
+function hours({ at, hours }, what) {
+  const known = new Map(hours.map((each) => [Math.floor(new Date(each.hour) / 3_600_000), each[what]]));
   const last = Math.floor(new Date(at) / 3_600_000);
   return Array.from({ length: 24 }, (_, index) => known.get(last - 23 + index) ?? 0);
 }

@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { device } from "./device.js";
-import { $, card, clockTime, h, icon, notify, rows, t, time, when } from "./dom.js";
+import { $, card, clockTime, h, icon, notify, number, rows, t, time, when } from "./dom.js";
 
 const listed = ["created", "ended", "reauthenticated", "password_changed", "refreshed", "renamed", "opened", "closed"];
 const most = 12;
@@ -40,6 +40,7 @@ export function words(kind, detail) {
     passkey_removed: () => t("Passkey removed: {0}", detail.name ?? ""),
     recovery_codes_made: () => t("New recovery codes made"),
     recovery_code_used: () => t("A recovery code was used"),
+    login_failed: () => (detail.failures === "1" ? t("A login failed") : t("{0} logins failed within an hour", number(Number(detail.failures)))),
     disabled: () => t("Account disabled"),
     enabled: () => t("Account enabled again"),
     made_admin: () => t("Made an administrator"),

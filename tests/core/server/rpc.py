@@ -23,7 +23,11 @@ Metadata = list[tuple[str, str]]
 
 
 class Client:
-    """Calls a house's methods: `client("List", metadata)` gives the call. Messages are those of sessions.proto."""
+    """Calls a house's methods: `client("List", metadata)` gives the call. Messages are those of sessions.proto.
+
+    A conversation that is given a request has that one only. It goes out with the call: where a call is refused while
+    it is being written to, grpcio's client now and then forgets the status ("Internal error from Core").
+    """
 
     def __init__(self, channel: grpc.aio.Channel, *, scheme: str = "https") -> None:
         self.channel = channel
@@ -38,6 +42,8 @@ class Client:
         found = SERVICE.methods_by_name[method]
         takes, gives = getattr(pb, found.input_type.name), getattr(pb, found.output_type.name)
         kind = {"Watch": "unary_stream", "Converse": "stream_stream"}.get(method, "unary_unary")
+        if kind == "stream_stream" and request is not None:
+            kind = "unary_stream"
         name = f"/{SERVICE.full_name}/{method}"
         call = getattr(self.channel, kind)(name, takes.SerializeToString, gives.FromString)
         arguments = [] if kind == "stream_stream" else [takes() if request is None else request]

@@ -561,11 +561,12 @@ async def test_reflection_is_off_beyond_loopback_unless_set(
     tmp_path: Path, settings: dict[str, Any], shown: bool
 ) -> None:
     async with House(tmp_path, **settings) as house, serving(house) as channel:
-        call = channel.stream_stream(
+        # One request, sent with the call: see `Client`.
+        call = channel.unary_stream(
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
             reflection_pb2.ServerReflectionRequest.SerializeToString,
             reflection_pb2.ServerReflectionResponse.FromString,
-        )(iter([reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE.full_name)]))
+        )(reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE.full_name))
         if shown:
             answer = await call.read()
             assert answer.file_descriptor_response.file_descriptor_proto[0] == pb.DESCRIPTOR.serialized_pb

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.machine import ROOT
 from bench.statistics import estimate, ratios
 
 __all__ = ["POSTGRES", "TARGETS", "compare", "environment", "misses", "summarise", "table"]
 
 POSTGRES: Mapping[str, Any] = {"durable": True, "on_disk": True, "shared_buffers": "128MB", "max_wal_size": "1GB"}
 """PostgreSQL as its package has it, where the tests' own saves memory and spares the disk."""
-PEERS = ROOT / "bench" / "peers"
+PEERS = machine.ROOT / "bench" / "peers"
 OURS = "Coatcheck"
 READ = "logged-in read of two keys"
 TARGETS: tuple[tuple[str, str, str, float], ...] = (
@@ -39,7 +38,7 @@ def environment() -> Path:
     home = PEERS / ".venv"
     settings = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(home)}
     settings.pop("VIRTUAL_ENV", None)
-    command = [str(ROOT / "scripts" / "uv"), "sync", "--frozen", "--quiet", "--project", str(PEERS)]
+    command = [str(machine.ROOT / "scripts" / "uv"), "sync", "--frozen", "--quiet", "--project", str(PEERS)]
     subprocess.run(command, env=settings, check=True)
     return home / "bin" / "python"
 
@@ -67,7 +66,7 @@ def compare(*, rounds: int, seed: int, tell: Callable[[str], None]) -> dict[str,
                 postgres.url(),
             ]
             command += ["--rounds", str(rounds), "--seed", str(seed), "--json", str(result)]
-            subprocess.run(command, cwd=ROOT, check=True)
+            subprocess.run(command, cwd=machine.ROOT, check=True)
             return dict(json.loads(result.read_text()))
         finally:
             postgres.close()

@@ -19,13 +19,15 @@ def failed(user_id: str, times: int, at: float = NOW, **detail: str) -> FailedLo
 async def test_nodes_add_up_whatever_order_they_write_in(make_accounts: Callable[..., Accounts]) -> None:
     async with make_accounts() as accounts, make_accounts() as elsewhere:
         nodes = [LoginHours(accounts), LoginHours(elsewhere)]
+        others = [failed(f"{number:022}", 1) for number in range(50)]
+        there = [failed(ADA, 1), *others, failed(BOB, 2)]
         for _ in range(10):
-            # In opposite orders, so that each would wait for the other if they were written as they come.
+            # At the turn of an hour, so that the hour's row keeps neither waiting, and in opposite orders: each would
+            # wait for the other if they were written as they come.
             await asyncio.gather(
-                nodes[0].add(Hour(hour_of(NOW), 1, 3), [failed(ADA, 1), failed(BOB, 2)]),
-                nodes[1].add(Hour(hour_of(NOW), 0, 3), [failed(BOB, 2), failed(ADA, 1)]),
+                nodes[0].add(Hour(hour_of(NOW), 1, 53), there), nodes[1].add(Hour(hour_of(NOW) + 1, 0, 53), there[::-1])
             )
-        assert await nodes[1].since(NOW) == [Hour(hour_of(NOW), 10, 60)]
+        assert await nodes[1].since(NOW) == [Hour(hour_of(NOW), 10, 530), Hour(hour_of(NOW) + 1, 0, 530)]
         log = SecurityLog(accounts)
         assert [one.detail["failures"] for user in (ADA, BOB) for one in await log.of_user(user)] == ["20", "40"]
 

@@ -2,8 +2,8 @@
 
 export default {
   "A browser": "ブラウザー",
-  "A new key is announced.": "新しい鍵を予告しました。",
   "A login failed": "ログインに失敗しました",
+  "A new key is announced.": "新しい鍵を予告しました。",
   "A recovery code was used": "リカバリーコードが使われました",
   "A session was ended by an administrator": "管理者がセッションを終了しました",
   "Access tokens are signed with these. A new one is announced first, so that every verifier has seen it when it begins to sign; an old one verifies until its last token is over.": "アクセストークンはこれらの鍵で署名されます。新しい鍵はまず予告され、検証側に行き渡ってから署名に使われます。古い鍵は、最後のトークンの期限まで検証に使えます。",
@@ -264,6 +264,7 @@ export default {
   "{0} errors": "エラー {0}",
   "{0} failed": "失敗 {0}",
   "{0} in all": "全 {0}",
+  "{0} logins failed within an hour": "1 時間以内にログインが {0} 回失敗しました",
   "{0} of {1}": "{1} のうち {0}",
   "{0} on {1}": "{1} の {0}",
   "{0} requests": "{0} リクエスト",
@@ -271,7 +272,6 @@ export default {
   "{0} requests over one connection.": "{0} リクエストを一つの接続で。",
   "{0} requests over {1} connections.": "{0} リクエストを {1} の接続で。",
   "{0} sessions have ended.": "{0} 件のセッションを終了しました。",
-  "{0} logins failed within an hour": "1 時間以内にログインが {0} 回失敗しました",
   "{0} since the start": "起動以降 {0}",
   "{0} steps": "{0} 操作",
   "{0} were made anew.": "新しい接続は {0}。",

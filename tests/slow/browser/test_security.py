@@ -1,6 +1,7 @@
 """Passkeys, recovery codes and the history on the page, with an authenticator that Chromium makes up."""
 
 import re
+import time
 
 import httpx
 from playwright.sync_api import Locator, expect
@@ -127,3 +128,27 @@ def test_the_history_says_what_happened_on_other_devices_too(new_device: NewDevi
         expect(history(device).first).to_contain_text("kiosk 1.0")
         kiosk.post(f"{server.https}/v1/logout")
     expect(history(device).first).to_contain_text("Ended (logout)")
+
+
+def test_of_logins_that_fail_within_an_hour_the_open_page_says_how_many(
+    new_device: NewDevice, server: RunningServer
+) -> None:
+    if time.time() % 3600 > 3580:  # all of it within one hour
+        time.sleep(21)
+    device = new_device()
+    username = device.sign_up()
+    login = f"{server.https}/v1/login"
+    with httpx.Client(verify=server.tls()) as stranger, httpx.Client(verify=server.tls()) as kiosk:
+
+        def fail() -> None:
+            assert stranger.post(login, json={"username": username, "password": "a guess"}).status_code == 401
+            time.sleep(1.5)  # it is written within a second
+
+        fail()
+        failed = history(device).filter(has_text="failed")
+        expect(failed).to_contain_text("A login failed")
+        fail()
+        # Something happens, so the page looks again.
+        assert kiosk.post(login, json={"username": username, "password": PASSWORD}).status_code == 200
+        expect(failed).to_contain_text("2 logins failed within an hour")
+        expect(failed).to_have_count(1)

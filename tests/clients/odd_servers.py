@@ -313,17 +313,16 @@ async def _listening(
     serve_one: Callable[[asyncio.StreamReader, asyncio.StreamWriter], object], tls: ssl.SSLContext | None
 ) -> AsyncGenerator[int]:
     running: set[asyncio.Task[None]] = set()
+    opened: set[asyncio.StreamWriter] = set()
 
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         running.add(task)
-        try:
+        opened.add(writer)
+        with suppress(asyncio.CancelledError):
             await serve_one(reader, writer)  # type: ignore[misc]
-        except asyncio.CancelledError:
-            writer.transport.abort()
-        finally:
-            running.discard(task)
+        running.discard(task)
 
     server = await asyncio.start_server(one, "127.0.0.1", 0, ssl=tls)
     try:
@@ -333,6 +332,9 @@ async def _listening(
         for task in list(running):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        for writer in opened:
+            writer.transport.abort()  # one that was closed may still wait for the other side's close_notify
+        await asyncio.sleep(0)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -16,10 +16,10 @@ from coatcheck.probe.tls import tls_failure
 from coatcheck.probe.trace import ConnectionTrace, Trace
 from coatcheck.probe.words import printable, seconds_in_words
 
-__all__ = ["Link", "Receiver", "TlsClient", "open_link"]
+__all__ = ["FIN_WITHIN", "Link", "Receiver", "TlsClient", "open_link"]
 
 _CHUNK = 65536
-_FIN_WITHIN = 0.05
+FIN_WITHIN = 0.05
 """Seconds for the FIN behind a close_notify: some servers wait for ours first."""
 
 
@@ -111,12 +111,18 @@ class Link(asyncio.Protocol):
             self._flush()
         self._end(Failure("we closed the connection", "closed"))
 
+    def abort(self) -> None:
+        """Give the socket back at the loop's next turn, even if the other side takes nothing any more."""
+        if self._transport is not None:
+            self._transport.abort()
+
     # -- asyncio's side ------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the TLS handshake, if there is to be one."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._trace.sockets.add(self)
         if self.tls is not None:
             self._shake_hands()
 
@@ -152,6 +158,7 @@ class Link(asyncio.Protocol):
             else:
                 self._trace.closed(self.record, "server", "RST")
                 self._end(Failure("the server reset the connection", "reset"))
+        self._trace.sockets.discard(self)
         self._over.set()
 
     # -- TLS -----------------------------------------------------------------------------------------------------------
@@ -225,7 +232,7 @@ class Link(asyncio.Protocol):
         if self._transport is None:
             self._over.set()
         elif linger:
-            asyncio.get_running_loop().call_later(_FIN_WITHIN, self._transport.close)
+            asyncio.get_running_loop().call_later(FIN_WITHIN, self._transport.close)
         else:
             self._transport.close()
         if self._receiver is not None:

@@ -10,6 +10,7 @@ from coatcheck.probe.asking import Asker
 from coatcheck.probe.dial import AnyConnection, Dialer
 from coatcheck.probe.errors import Failure, FailureKind, Unreachable
 from coatcheck.probe.exchange import Response
+from coatcheck.probe.link import FIN_WITHIN
 from coatcheck.probe.notes import VersionNotes, Via
 from coatcheck.probe.options import VERSIONS, WEBSOCKETS, Options, Version
 from coatcheck.probe.progress import OnProgress, Progress
@@ -66,11 +67,23 @@ class Prober:
                     self._start_over(redirected.target)
             self.complete = True
         finally:
-            for websocket in self._open_websockets.values():
-                websocket.abandon()
-            for connection in self._kept.values():
-                connection.close()
-            await asyncio.sleep(0)  # sockets are closed by the loop's next turn
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Close what is open. No socket outlives the probe, whatever the other side does."""
+        for websocket in self._open_websockets.values():
+            websocket.abandon()
+        for connection in self._kept.values():
+            connection.close()
+        try:
+            async with asyncio.timeout(FIN_WITHIN):
+                await asyncio.gather(*(socket.wait_ended() for socket in self.trace.sockets))
+        except TimeoutError:
+            pass
+        finally:
+            for socket in self.trace.sockets:
+                socket.abort()
+        await asyncio.sleep(0)  # sockets are closed by the loop's next turn
 
     async def _measure(self) -> None:
         tcp_failure = await self._find()

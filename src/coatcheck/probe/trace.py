@@ -5,11 +5,11 @@ All times are milliseconds since the probe began. Leaves to `summary` what it am
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-__all__ = ["ClosedBy", "ConnectionTrace", "How", "Purpose", "RequestTrace", "Trace"]
+__all__ = ["ClosedBy", "ConnectionTrace", "How", "Purpose", "RequestTrace", "Socket", "Trace"]
 
 Purpose: TypeAlias = Literal["reach", "in turn", "at once", "resumption", "idle", "websocket", "redirect"]
 """Why a connection was opened: to find the server and its certificate, for requests one after the other, for requests at
@@ -84,14 +84,27 @@ class ConnectionTrace(msgspec.Struct, kw_only=True, omit_defaults=True):
         return None if self.ready_ms is None else self.ready_ms - self.opened_ms
 
 
+class Socket(Protocol):
+    """What a connection holds of the system, which it may hold for a while after its end."""
+
+    async def wait_ended(self) -> None:
+        """Wait until it is given back."""
+        ...
+
+    def abort(self) -> None:
+        """Give it back at the loop's next turn, whatever is not sent yet."""
+        ...
+
+
 class Trace:
-    """Everything that happened, in order; and the clock."""
+    """Everything that happened, in order; the clock; and the sockets that are not given back yet."""
 
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self._clock = clock
         self._began = clock()
         self._requests = 0
         self.connections: list[ConnectionTrace] = []
+        self.sockets: set[Socket] = set()
 
     def now(self) -> float:
         """Milliseconds since the probe began."""

@@ -1,6 +1,7 @@
 """What goes wrong is one clear line: who refuses, who is silent, who talks nonsense, and whose certificate is no good."""
 
 import asyncio
+import gc
 import os
 import socket
 import ssl
@@ -26,6 +27,13 @@ async def refused(url: str, **options: object) -> Unreachable:
         await probe(url, **{"requests": 2, **options})  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
     return error.value
+
+
+def sockets_to(port: int) -> list[str]:
+    """The TCP sockets of this process that asyncio holds open to this port, whoever still knows of them."""
+    transports = [each for each in gc.get_objects() if type(each).__name__ == "_SelectorSocketTransport"]
+    peers = [each for each in transports if (each.get_extra_info("peername") or (None,))[-1] == port]
+    return [repr(each) for each in peers if each.get_extra_info("socket").fileno() != -1]
 
 
 @asynccontextmanager
@@ -299,3 +307,38 @@ async def test_it_can_be_cancelled_at_any_moment_and_tells_what_it_knows(tmp_pat
     assert not report.complete
     assert report.versions["h1.1"].requests == 4
     assert "h2" not in report.versions
+
+
+async def test_no_socket_outlives_a_probe_that_goes_well(tmp_path: Path) -> None:
+    """After its close_notify this server waits for ours, and the last connection was closed just now."""
+    files = certificate(tmp_path)
+    async with http1(tls=files.context()) as site:
+        report = await probe(site.url, only=("h1.0",), requests=2)
+        assert report.versions["h1.0"].spoken
+        assert sockets_to(site.port) == []
+
+
+async def test_no_socket_outlives_a_probe_of_a_server_that_takes_nothing() -> None:
+    """It never reads, and is asked with more than the system's buffers hold."""
+    async with asyncio.timeout(30):
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            port = listener.getsockname()[1]
+            much = (("x-much", "x" * 8_000_000),)
+            await refused(f"http://127.0.0.1:{port}/", only=("h1.1",), timeout=1.0, headers=much)
+            assert sockets_to(port) == []
+
+
+async def test_no_socket_outlives_a_probe_that_is_cancelled(tmp_path: Path) -> None:
+    files = certificate(tmp_path)
+    async with http1(lambda asked: (b"", "hang"), tls=files.context()) as site:
+        probing = asyncio.ensure_future(probe(site.url, only=("h1.1",), requests=2))
+        async with asyncio.timeout(10):
+            while not site.asked:
+                await asyncio.sleep(0.01)
+        assert sockets_to(site.port) != []
+        probing.cancel()
+        await asyncio.wait((probing,))
+        assert sockets_to(site.port) == []

@@ -31,6 +31,7 @@ class Line:
         for writer in self._writers:
             writer.transport.abort()
         await self._server.wait_closed()
+        await asyncio.sleep(0)  # sockets are closed by the loop's next turn
 
     def cut(self, *marks: bytes) -> None:
         """Lose whatever is sent from now on, on the connections that there are and on new ones.

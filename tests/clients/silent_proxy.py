@@ -15,6 +15,7 @@ class SilentProxy:
         self._passes.set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
         self.port = 0
 
     def be_silent(self, silent: bool = True) -> None:
@@ -28,10 +29,12 @@ class SilentProxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._writers.append(writer)
         there: asyncio.StreamWriter | None = None
         try:
             await self._passes.wait()
             back, there = await asyncio.open_connection("127.0.0.1", self._target)
+            self._writers.append(there)
             await asyncio.gather(self._pass(reader, there), self._pass(back, writer))
         except (OSError, asyncio.CancelledError):
             pass
@@ -62,3 +65,6 @@ class SilentProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()  # what was not sent to a server that has stopped would keep its socket open
+        await asyncio.sleep(0)

@@ -1,7 +1,6 @@
 """What the Redis store's feed tells, of our own changes and of what is typed by hand, and when it confirms nothing."""
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from coatcheck.stores._redis_server import Command, pack
 from coatcheck.stores.contract import Change
 from coatcheck.testing import ManualClock
 from tests.clients.redis_server import RedisServer
+from tests.stores.asking import calls_that_asking_costs
 from tests.stores.redis_nodes import NOW, anew, confirmed, hold, identity, record, settled, started, steps_of, told
 
 
@@ -301,22 +301,9 @@ async def test_nothing_is_confirmed_while_a_look_at_own_copies_is_held_up(redis_
         await settled(stream, store, clock)
 
 
-async def test_whether_there_is_something_is_known_for_the_price_of_a_few_calls(redis_server: RedisServer) -> None:
-    """0.1 µs: every warm request asks. Compared with a call that does nothing, under the same load and the same tracing."""
-
-    def nothing() -> None:
-        pass
-
+async def test_to_ask_whether_there_is_something_costs_no_more_than_a_few_calls(redis_server: RedisServer) -> None:
     async with started(redis_server.url) as (store,):
-        best = dict.fromkeys((store.changes().behind, nothing), 1.0)
-        for _ in range(20):
-            for call in best:
-                began = time.perf_counter()
-                for _ in range(1000):
-                    call()
-                best[call] = min(best[call], time.perf_counter() - began)
-        asking, calling = best.values()
-        assert asking < 5 * calling
+        assert calls_that_asking_costs(store.changes()) < 4
 
 
 def test_a_bucket_never_changes() -> None:

@@ -118,8 +118,7 @@ class AccessTokens:
             self._looked = now
             self.keys.look()
         if self.keys.changes != self._seen_changes:
-            self._seen_changes = self.keys.changes
-            self._verified.clear()
+            self._forget()
         # Looked up by its end and compared whole: to hash all of a token that has just come in takes as long as the look-up.
         tail = token[-_TAIL:]
         known = self._verified.get(tail)
@@ -127,6 +126,8 @@ class AccessTokens:
             claims = known[1]
         else:
             claims = self._check(token)
+            if self.keys.changes != self._seen_changes:
+                self._forget()  # to find this token's key, the ring has looked
             while len(self._verified) >= _CACHED:
                 self._verified.popitem(last=False)
             self._verified[tail] = (token, claims)
@@ -136,6 +137,11 @@ class AccessTokens:
         if (audience or self.audience) not in claims.aud:
             raise TokenRefused("it is for another audience")
         return claims
+
+    def _forget(self) -> None:
+        """The ring has changed: what was verified may have been so by a key that is not believed any more."""
+        self._seen_changes = self.keys.changes
+        self._verified.clear()
 
     def _check(self, token: str) -> AccessClaims:
         header = parse_header(token)
@@ -148,9 +154,6 @@ class AccessTokens:
             raise TokenRefused("it is from another issuer")
         if claims.iat > self._clock.time() + 1.0:
             raise TokenRefused("it is not valid yet")
-        if self.keys.changes != self._seen_changes:
-            # The first look at the ring: nothing was remembered before it.
-            self._seen_changes = self.keys.changes
         return claims
 
 

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from coatcheck.ids import encode
 from coatcheck.record import SessionRecord
 from coatcheck.testing import ManualClock
 from coatcheck.tokens import AccessTokens, KeyRing
+from coatcheck.tokens.key_file import KeyFile
 
 ISSUER = "https://login.example"
 
@@ -156,6 +158,27 @@ def test_a_token_of_a_key_that_was_ended_is_refused_though_it_was_remembered() -
     house.keys.retire(house.keys.signing()[0].kid)
     with pytest.raises(TokenRefused, match="key is unknown"):
         house.tokens.verify(token)
+
+
+@pytest.mark.parametrize("after", [0.05, 0.95], ids=["at_once", "when_it_was_time"])
+def test_a_remembered_token_of_a_stolen_key_is_refused_though_another_token_made_the_ring_look(
+    tmp_path: Path, after: float
+) -> None:
+    """Another process ends the key. This one's ring looks while it searches for the key of some other token."""
+    here, there = House(), House()
+    there.clock = here.clock
+    for house in (here, there):
+        house.keys = KeyRing(KeyFile(tmp_path / "keys.json"), clock=here.clock)
+        house.tokens = AccessTokens(house.keys, issuer=ISSUER, audience=ISSUER)
+    stolen = there.issue()
+    here.tokens.verify(stolen)
+    here.clock.advance(after)
+    here.tokens.verify(stolen)  # the ring is not asked again for a tenth of a second
+    there.keys.retire(there.keys.signing()[0].kid)
+    here.clock.advance(0.09)
+    here.tokens.verify(there.issue())
+    with pytest.raises(TokenRefused, match="key is unknown"):
+        here.tokens.verify(stolen)
 
 
 def test_rotation_fails_no_token_in_flight() -> None:

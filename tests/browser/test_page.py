@@ -105,6 +105,19 @@ def test_a_tab_overtaken_by_a_new_secret_stays_logged_in(device: Device) -> None
     expect(device.sessions()).to_have_count(1)
 
 
+def test_a_list_without_this_session_is_taken_for_its_end_and_nothing_is_drawn_from_it(new_device: NewDevice) -> None:
+    """As when the session ends while its list is being read; whether it has really ended is asked."""
+    desk, phone = new_device(), new_device()
+    username = desk.sign_up()
+    expect(desk.sessions()).to_have_count(1)
+    number = desk.page.locator("#account p.number").inner_text()
+    desk.page.route("**/v1/sessions", once(answering(200, {"sessions": []})))
+    with desk.page.expect_response("**/v1/me"):
+        phone.log_in(username)  # which makes the desk look
+    expect(desk.sessions()).to_have_count(2)
+    assert desk.page.locator("#account p.number").inner_text() == number
+
+
 def test_remember_me_decides_whether_the_cookie_outlives_the_browser(new_device: NewDevice) -> None:
     def cookie(device: Device) -> dict[str, Any]:
         [session] = [each for each in device.context.cookies() if each.get("name") == "__Host-session"]

@@ -1,6 +1,6 @@
 // The view of sessions: where one is logged in, from what and over which connections; names them, ends them.
 
-import { call } from "./api.js";
+import { Problem, call } from "./api.js";
 import { device } from "./device.js";
 import { $, card, clockTime, h, icon, notify, number, rows, t, time, when } from "./dom.js";
 
@@ -76,6 +76,7 @@ export async function show(root, { me, guard, quietly }) {
   async function refresh() {
     const all = (await call("GET", "/v1/sessions")).sessions;
     all.sort((a, b) => b.current - a.current || b.last_seen_at.localeCompare(a.last_seen_at));
+    if (!all[0]?.current) throw new Problem(401); // it ended while it was asking
     for (const each of all) names.set(each.id, each.name || device(each.user_agent).words);
     const [here] = all;
     number.textContent = here.id;

@@ -113,6 +113,7 @@ class Link(asyncio.Protocol):
 
     def abort(self) -> None:
         """Give the socket back at the loop's next turn, even if the other side takes nothing any more."""
+        self.close()  # so that the record does not say that the server reset it
         if self._transport is not None:
             self._transport.abort()
 

@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from coatcheck.probe import Unreachable, probe
+from coatcheck.probe.link import open_link
 from coatcheck.probe.report import Report
+from coatcheck.probe.target import Endpoint
+from coatcheck.probe.trace import Trace
 from tests.clients.odd_servers import OK, Asked, Then, certificate, http1, http2, http3, raw
 from tests.clients.serving import free_port
 
@@ -342,3 +345,14 @@ async def test_no_socket_outlives_a_probe_that_is_cancelled(tmp_path: Path) -> N
         probing.cancel()
         await asyncio.wait((probing,))
         assert sockets_to(site.port) == []
+
+
+async def test_what_we_abort_is_not_said_to_be_the_servers_doing() -> None:
+    async with silence() as port:
+        trace = Trace()
+        record = trace.connection("tcp", "reach")
+        link = await open_link(trace, record, Endpoint("127.0.0.1", port), tls=None, timeout=5.0)
+        assert trace.sockets == {link}
+        link.abort()
+        await link.wait_ended()
+    assert (record.closed_by, trace.sockets) == ("us", set())
